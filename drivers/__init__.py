@@ -1,0 +1,1 @@
+"""Devices: cameras and outputs. Imports nothing of the other rooms and no Qt."""

@@ -1,0 +1,62 @@
+"""The contract every camera keeps (`simulated`, `replay`, `pylon`).
+
+One thread, the acquisition thread, is the only caller. `open` undoes itself when it fails. `close` may be called at
+any time, any number of times.
+"""
+
+from typing import Protocol
+
+from drivers.config import CameraConfig, PylonConfig, ReplayConfig, SimulatedConfig
+from drivers.types import CameraInfo, Grab
+
+
+class Camera(Protocol):
+    """One image per trigger."""
+
+    def open(self) -> CameraInfo:
+        """Find the camera, load and verify its settings, start grabbing. Blocks up to seconds.
+
+        Raises:
+            CameraNotFound: it is not there.
+            CameraSettingsError: a setting was refused or reads back differently.
+        """
+        ...
+
+    def trigger(self) -> None:
+        """Ask for one exposure by software. Blocks at most ~100 ms until the camera can take a trigger.
+
+        Raises:
+            CameraLost: the camera is gone.
+            CameraError: the camera is busy; the part is missed.
+        """
+        ...
+
+    def retrieve(self, timeout_s: float) -> Grab | None:
+        """The next buffer in order, or None when none came within `timeout_s`. Never older than the last `trigger`
+        that has not been answered.
+
+        Raises:
+            CameraLost: the camera is gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop grabbing and let go of the device. Never raises."""
+        ...
+
+
+def create_camera(config: CameraConfig) -> Camera:
+    """The camera for its configuration. pypylon is imported only for `PylonConfig`."""
+    match config:
+        case SimulatedConfig():
+            from drivers.simulated import SimulatedCamera
+
+            return SimulatedCamera(config)
+        case ReplayConfig():
+            from drivers.replay import ReplayCamera
+
+            return ReplayCamera(config)
+        case PylonConfig():
+            from drivers.pylon import PylonCamera
+
+            return PylonCamera(config)

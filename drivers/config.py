@@ -1,0 +1,103 @@
+"""The settings of each camera driver: frozen, checked on construction, nested as they are in `config.yaml`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedConfig:
+    """A rendered line of garment buttons.
+
+    Attributes:
+        driver: names this kind in `config.yaml`.
+        camera_id: the name on the screen and in the record.
+        width_px: image width, 64 to 4096.
+        height_px: image height, 64 to 4096.
+        seed: everything rendered follows from it and the frame's index.
+        defect_rate: share of defective parts, 0 to 1.
+        transfer_ms: pretended exposure and transfer time in milliseconds.
+        failed_every: one buffer in so many fails; 0 = never.
+    """
+
+    driver: Literal["simulated"] = "simulated"
+    camera_id: str = "CAM 1"
+    width_px: int = 512
+    height_px: int = 512
+    seed: int = 1
+    defect_rate: float = 0.25
+    transfer_ms: float = 5.0
+    failed_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("width_px", "height_px"):
+            value = getattr(self, name)
+            if not 64 <= value <= 4096:
+                raise ValueError(f"{name} must be 64 to 4096 px (got {value})")
+        if not 0.0 <= self.defect_rate <= 1.0:
+            raise ValueError(f"defect_rate must be 0 to 1 (got {self.defect_rate})")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative (got {self.seed})")
+        if self.transfer_ms < 0:
+            raise ValueError(f"transfer_ms must not be negative (got {self.transfer_ms})")
+        if self.failed_every < 0:
+            raise ValueError(f"failed_every must not be negative (got {self.failed_every})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayConfig:
+    """A folder of images as a camera.
+
+    Attributes:
+        driver: names this kind in `config.yaml`.
+        camera_id: the name on the screen and in the record.
+        folder: images (png, jpg, jpeg, bmp, tif, tiff, webp) are found below it, in path order.
+        loop: start again at the end; otherwise a trigger past the end yields a failed grab.
+    """
+
+    folder: Path
+    driver: Literal["replay"] = "replay"
+    camera_id: str = "CAM 1"
+    loop: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PylonConfig:
+    """A Basler camera, real or emulated, through pypylon.
+
+    Attributes:
+        driver: names this kind in `config.yaml`.
+        camera_id: the name on the screen and in the record.
+        serial: the camera's serial number; empty takes the only camera there is.
+        settings_file: a .pfs file to load, verify and read back; None leaves the camera as it is.
+        pixel_format: a pylon name such as Mono8, BayerRG8, RGB8Packed; empty leaves the camera's.
+        width_px: region of interest, 0 = the sensor's.
+        height_px: region of interest, 0 = the sensor's.
+        exposure_us: exposure time in microseconds, 0 = the camera's.
+        gain_db: gain in decibels, or raw units on older cameras; None = the camera's.
+        trigger_source: `Software`, or an input line such as `Line1`.
+        emulated: pylon's camera emulator instead of hardware.
+        image_folder: emulator only: a file or folder of images it shows instead of its test picture.
+    """
+
+    driver: Literal["pylon"] = "pylon"
+    camera_id: str = "CAM 1"
+    serial: str = ""
+    settings_file: Path | None = None
+    pixel_format: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    exposure_us: float = 0.0
+    gain_db: float | None = None
+    trigger_source: str = "Software"
+    emulated: bool = False
+    image_folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_folder is not None and not self.emulated:
+            raise ValueError("image_folder needs emulated: true (a real camera shows its own pictures)")
+        if self.exposure_us < 0:
+            raise ValueError(f"exposure_us must not be negative (got {self.exposure_us})")
+
+
+CameraConfig = SimulatedConfig | ReplayConfig | PylonConfig

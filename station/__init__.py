@@ -1,0 +1,1 @@
+"""The station: composes detector, devices and record into one line. No Qt."""
