@@ -1,0 +1,30 @@
+# Every target sets up what it needs: system libraries (as root), .venv, packages.
+# `make setup PYTHON=python3.12` picks the interpreter that a new .venv is made with.
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Prepare .venv, with .venv/bin/station in it; does nothing the second time
+	@.ci/setup
+
+demo: setup ## Run the station on simulated parts: a window, or without a screen pictures in demo-output/
+	$(BIN)/station demo
+
+test: lint ## Linters, then all tests
+	$(BIN)/pytest
+
+lint: setup ## Style, types and the layers between the packages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## Measure the figures that README quotes
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove .venv, caches and the demo's pictures; keeps station-data/
+	rm -rf .venv build demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
