@@ -1,9 +1,18 @@
-"""The station's own types: verdict, inspection, engine state. Standard library only, so that the UI may import them."""
+"""The station's own types: verdict, inspection, engine state, and what the screens are told.
+
+Standard library only at run time, so that the screen may import them without the detector or a driver.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drivers.types import Frame, Trigger
+    from varad_core.types import AnomalyResult, Limits
 
 
 class Verdict(StrEnum):
@@ -32,6 +41,36 @@ class Reason(StrEnum):
     WORKER_DOWN = "worker down"
     WORKER_ERROR = "worker error"
     STOPPED = "line stopped"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspection:
+    """One part's whole story, from trigger to verdict. Everything after the inspection stage is a reader of this.
+
+    Attributes:
+        frame: None when there was no usable image.
+        result: None when the detector gave none.
+        detail: one line in words, empty when `reason` says it all.
+        limits: those in force at the decision; None when no model was ready.
+        decided_ns: `perf_counter_ns` at the verdict.
+        timings_ms: stage -> milliseconds (grab, queue, detect and the detector's own stages).
+    """
+
+    trigger: Trigger
+    frame: Frame | None
+    result: AnomalyResult | None
+    verdict: Verdict
+    reason: Reason
+    detail: str
+    limits: Limits | None
+    model_id: str
+    decided_ns: int
+    timings_ms: Mapping[str, float]
+
+    @property
+    def latency_ms(self) -> float:
+        """Trigger to verdict in milliseconds."""
+        return (self.decided_ns - self.trigger.triggered_ns) / 1e6
 
 
 class EngineState(StrEnum):

@@ -1,0 +1,250 @@
+"""`config.yaml` as one typed, bounded, frozen object. Unknown keys are refused; every error names its line.
+
+Paths in the file are relative to the file. The drivers' own frozen dataclasses nest here unchanged.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from drivers.config import NoGateConfig, PylonConfig, ReplayConfig, SimulatedConfig, SimulatedGateConfig
+from station.shifts import ShiftConfig
+from station.yaml_source import ConfigError, Location, YamlDocument, read_yaml
+
+DEMO_MODEL = Path(__file__).parent / "demo" / "model.safetensors"
+DEMO_KEYS = Path(__file__).parent / "demo"
+
+CameraChoice = Annotated[SimulatedConfig | ReplayConfig | PylonConfig, Field(discriminator="driver")]
+GateChoice = Annotated[SimulatedGateConfig | NoGateConfig, Field(discriminator="driver")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False, hide_input_in_errors=False)
+
+
+class StationSection(_Section):
+    """Who this station is and where it keeps its record."""
+
+    name: str = Field(min_length=1, max_length=40)
+    data_dir: Path
+    """Folder of database, images, reports and logs."""
+
+
+class LineSection(_Section):
+    """What runs on the line."""
+
+    recipe: str = Field(min_length=1, max_length=60)
+    lot: str = Field(default="", max_length=60)
+    user: str = Field(default="", max_length=60)
+    takt_ms: float = Field(gt=0, le=3_600_000)
+    """Time between two parts that the line is planned for."""
+    yield_target_percent: float = Field(default=97.0, ge=0, le=100)
+
+
+class TriggerSection(_Section):
+    """What starts an exposure."""
+
+    source: Literal["software", "camera"] = "software"
+    """`software`: the station's clock, every `interval_ms`; `camera`: the camera's own input line."""
+    interval_ms: float = Field(default=250.0, ge=5, le=3_600_000)
+    frame_timeout_ms: float = Field(default=500.0, ge=10, le=60_000)
+    """A software trigger with no buffer within this time is FRAME MISSING."""
+
+
+class ModelSection(_Section):
+    """Which detector, and where it runs."""
+
+    bundle: Path
+    """A model bundle, or `demo` for the one that ships with the station."""
+    trusted_keys: Path | None = None
+    """Folder of *.pub files whose signatures are trusted; none = beside the bundle."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0, le=256)
+    """CPU threads of the worker; 0 = all cores."""
+
+
+class InspectionSection(_Section):
+    """Queues, deadlines and what becomes of a stuck worker."""
+
+    deadline_ms: float = Field(default=1000.0, ge=10, le=600_000)
+    """Trigger to verdict; later = NOT INSPECTED."""
+    queue_length: int = Field(default=8, ge=1, le=256)
+    """Parts that may wait for the worker; more = NOT INSPECTED."""
+    hang_ms: float = Field(default=3000.0, ge=50, le=600_000)
+    """A worker silent on one part for so long is killed and started again."""
+    start_timeout_s: float = Field(default=120.0, ge=1, le=3600)
+    """Longest loading and warm-up of a model."""
+    max_restarts_per_hour: int = Field(default=20, ge=1, le=1000)
+    """More worker restarts than this put the engine in FAULT."""
+    max_consecutive_rejects: int = Field(default=20, ge=0, le=10_000)
+    """So many rejects in a row raise an alarm; 0 = never."""
+
+
+class OutputsSection(_Section):
+    """What moves when a part is bad."""
+
+    reject_gate: GateChoice = Field(default_factory=NoGateConfig)
+    reject_delay_ms: float = Field(default=1500.0, ge=0, le=600_000)
+    """Trigger to gate: how long a part travels. It must exceed the inspection deadline."""
+
+
+class RecordSection(_Section):
+    """Rows and images."""
+
+    linger_ms: float = Field(default=20.0, ge=0, le=1000)
+    """Rows are committed together when they come within this time."""
+    pass_image_every: int = Field(default=50, ge=0, le=1_000_000)
+    """One passed part in so many keeps its image (JPEG); 0 = none. Others keep all theirs, lossless."""
+    max_pending_images: int = Field(default=64, ge=1, le=10_000)
+    """Images waiting for the disk; more are shed and flagged in their row. Rows never are."""
+
+
+class PublishingSection(_Section):
+    """Where the screens find the engine."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=47800, ge=1024, le=65_533)
+    """First of three consecutive TCP ports: previews, events, commands."""
+    preview_px: int = Field(default=1024, ge=64, le=4096)
+    """Longest side of a preview image."""
+    preview_hz: float = Field(default=15.0, gt=0, le=60)
+    status_hz: float = Field(default=4.0, gt=0, le=30)
+
+
+class StationConfig(_Section):
+    """The whole file."""
+
+    station: StationSection
+    line: LineSection
+    cameras: tuple[CameraChoice, ...] = Field(min_length=1, max_length=1)
+    """One camera in this version; a list, because parts with several views are next."""
+    trigger: TriggerSection = TriggerSection()
+    model: ModelSection
+    inspection: InspectionSection = InspectionSection()
+    outputs: OutputsSection = OutputsSection()
+    record: RecordSection = RecordSection()
+    publishing: PublishingSection = PublishingSection()
+    shifts: tuple[ShiftConfig, ...] = Field(min_length=1, max_length=24)
+
+    @field_validator("shifts")
+    @classmethod
+    def _shifts_differ(cls, shifts: tuple[ShiftConfig, ...]) -> tuple[ShiftConfig, ...]:
+        for what in ("name", "start"):
+            values = [getattr(shift, what) for shift in shifts]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two shifts with the same {what}: {', '.join(values)}")
+        return shifts
+
+    @model_validator(mode="after")
+    def _gate_after_deadline(self) -> "StationConfig":
+        if not isinstance(self.outputs.reject_gate, NoGateConfig) and (
+            self.outputs.reject_delay_ms < self.inspection.deadline_ms
+        ):
+            raise ValueError(
+                f"outputs.reject_delay_ms ({self.outputs.reject_delay_ms:g}) must be at least inspection.deadline_ms "
+                f"({self.inspection.deadline_ms:g}): a late part must still be caught"
+            )
+        return self
+
+    @property
+    def trusted_keys(self) -> Path:
+        """The folder of keys that may sign models."""
+        return self.model.trusted_keys or self.model.bundle.parent
+
+    @property
+    def database_path(self) -> Path:
+        """The record's SQLite file."""
+        return self.station.data_dir / "station.db"
+
+    @property
+    def images_dir(self) -> Path:
+        """Where images and heatmaps lie."""
+        return self.station.data_dir / "images"
+
+
+def load_config(path: Path) -> StationConfig:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: with file, line, column, key, requested and allowed value.
+    """
+    document = read_yaml(path)
+    if not isinstance(document.values, dict):
+        raise document.error((), "expected sections such as 'station:' and 'cameras:'")
+    values = _absolute_paths(document.values, path.resolve().parent)
+    try:
+        return StationConfig.model_validate(values)
+    except ValidationError as error:
+        raise _first_error(document, error) from error
+
+
+def config_sha256(config: StationConfig) -> str:
+    """Fingerprint of the settings in force, for the record."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+
+
+_PATH_KEYS = (("station", "data_dir"), ("model", "bundle"), ("model", "trusted_keys"))
+_CAMERA_PATH_KEYS = ("folder", "settings_file", "image_folder")
+
+
+def _absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    def resolve(section: Any, key: str) -> None:
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = base / Path(section[key]).expanduser()
+
+    model = values.get("model")
+    if isinstance(model, dict) and model.get("bundle") == "demo":
+        model["bundle"] = DEMO_MODEL
+        model.setdefault("trusted_keys", DEMO_KEYS)
+    for section, key in _PATH_KEYS:
+        resolve(values.get(section), key)
+    cameras = values.get("cameras")
+    for camera in cameras if isinstance(cameras, list) else ():
+        for key in _CAMERA_PATH_KEYS:
+            resolve(camera, key)
+    return values
+
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _first_error(document: YamlDocument, error: ValidationError) -> ConfigError:
+    problems = error.errors(include_url=False)
+    # A misspelt key is also a missing one: say the cause, not the consequence.
+    first = min(problems, key=lambda problem: problem["type"] not in _UNKNOWN_KEY)
+    location = _without_union_tags(first["loc"], document)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in _UNKNOWN_KEY:
+        message = "unknown key; remove it or check its spelling"
+    elif first["type"] == "missing":
+        message = "is missing; copy the key from the shipped config.yaml"
+    elif first["type"].startswith("union_tag"):
+        location = (*location, "driver")
+        given = first["input"].get("driver") if isinstance(first["input"], dict) else first["input"]
+        message = f"input should be {first.get('ctx', {}).get('expected_tags', 'a known driver')} (got {given!r})"
+    elif not isinstance(first["input"], dict | list | tuple):
+        message = f"{message[:1].lower()}{message[1:]} (got {_shown(first['input'])})"
+    else:
+        # A dataclass's own check speaks of one of its fields first: point there.
+        named = message.split(" ", 1)[0]
+        if isinstance(first["input"], dict) and named in first["input"]:
+            location, message = (*location, named), message.split(" ", 1)[1]
+    return document.error(location, message)
+
+
+def _shown(value: Any) -> str:
+    text = str(value) if isinstance(value, Path) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _without_union_tags(loc: tuple[str | int, ...], document: YamlDocument) -> Location:
+    """pydantic puts the chosen driver's name into a location; the file has no such level."""
+    location: Location = ()
+    for index, part in enumerate(loc):
+        longer = (*location, part)
+        is_tag = longer not in document.places and index + 1 < len(loc)
+        if not is_tag:
+            location = longer
+    return location
