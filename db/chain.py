@@ -1,0 +1,108 @@
+"""The hash chain over parts and events.
+
+Each row carries sha256(hash of the row before + canonical row), where the canonical row is the JSON array of
+every stored value but the hash itself, in column order, ids included. A changed bit, a removed or an inserted
+row breaks it. A tail that was cut off whole does not: therefore the head is printed on the shift report and
+kept in the high-water mark beside the database.
+
+A migration that adds a column must begin a new chain (raise the floor to the head), or leave the column
+unhashed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, select, text
+
+from db.models import Base, Chain
+
+ChainedTable = Literal["part", "event"]
+CHAINED: tuple[ChainedTable, ...] = ("part", "event")
+GENESIS = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last row of a chain; `row_id` 0 and `GENESIS` where there is none yet."""
+
+    row_id: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChainCheck:
+    """What `verify` found: `fault` is empty, or one line naming the first row that does not fit."""
+
+    table: ChainedTable
+    rows: int
+    head: Head
+    fault: str = ""
+
+
+def canonical_json(value: Any) -> str:
+    """The one way JSON is written here, so that equal values have equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def hashed_columns(table: ChainedTable) -> tuple[str, ...]:
+    """The columns a link covers, in order."""
+    return tuple(column.name for column in Base.metadata.tables[table].columns if column.name != "hash")
+
+
+def link(previous: bytes, values: list[Any]) -> bytes:
+    """The hash of a row whose stored values are `values`, in the order of `hashed_columns`."""
+    return hashlib.sha256(previous + canonical_json(values).encode("utf-8", "surrogatepass")).digest()
+
+
+def link_row(table: ChainedTable, previous: bytes, row: Mapping[str, Any]) -> bytes:
+    """`link` for a row about to be written: JSON columns as the text they become, booleans as 0 and 1."""
+    return link(previous, [_stored(row[name]) for name in hashed_columns(table)])
+
+
+def head(connection: Connection, table: ChainedTable) -> Head:
+    """The last link that is in the database."""
+    row = connection.execute(text(f"SELECT id, hash FROM {table} ORDER BY id DESC LIMIT 1")).first()
+    return Head(row[0], row[1]) if row is not None else floor(connection, table)
+
+
+def floor(connection: Connection, table: ChainedTable) -> Head:
+    """Where the chain begins."""
+    row = connection.execute(
+        select(Chain.floor_id, Chain.floor_hash).where(Chain.table_name == table)
+    ).one_or_none()
+    return Head(row[0], row[1]) if row is not None else Head(0, GENESIS)
+
+
+def verify(connection: Connection, table: ChainedTable) -> ChainCheck:
+    """Recompute the whole chain of a table. Takes about a second for 200 000 rows."""
+    at = floor(connection, table)
+    columns = ", ".join(f'"{name}"' for name in hashed_columns(table))
+    rows = 0
+    result = connection.execute(text(f"SELECT {columns}, hash FROM {table} ORDER BY id"))
+    for *values, stored in result:
+        row_id = values[0]
+        if row_id != at.row_id + 1:
+            fault = f"{table}: rows {at.row_id + 1} to {row_id - 1} are missing"
+            return ChainCheck(table, rows, at, fault)
+        try:
+            expected = link(at.hash, values)
+        except (TypeError, ValueError) as error:
+            return ChainCheck(
+                table, rows, at, f"{table}: row {row_id} holds what was never written ({error})"
+            )
+        if expected != stored:
+            return ChainCheck(table, rows, at, f"{table}: row {row_id} was changed after it was written")
+        at = Head(row_id, stored)
+        rows += 1
+    return ChainCheck(table, rows, at)
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, dict | list):
+        return canonical_json(value)
+    return value

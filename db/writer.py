@@ -1,0 +1,293 @@
+"""The one writer of the record.
+
+`commit` returns once the rows are on the disk: that return is the acknowledgement. A call that failed, or
+whose outcome is unknown, may be repeated with the same rows: those already there are recognised by their uid.
+Called from one thread; a lock file keeps a second program out.
+"""
+
+import fcntl
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from time import time_ns
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from db.chain import ChainedTable, Head, canonical_json, head, link_row
+from db.errors import RecordDamaged, RecordError, RecordLocked, record_errors
+from db.mark import Mark
+from db.models import Base, EventKind, Hourly, Part, Run
+from db.session import Database
+
+_UIDS_PER_QUERY = 500
+_NS_PER_HOUR = 3_600_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRow:
+    """One decided part.
+
+    Attributes:
+        uid: unique for ever, made at the trigger.
+        frame_id: the device's counter; None when no frame came.
+        shift_key: as `station.shifts.ShiftWindow.key` at the trigger.
+        verdict: PASS, RECHECK, REJECT or NOT_INSPECTED.
+        score: raw score; None when there is no finite one.
+        latency_ms: trigger to verdict.
+        timings_ms: stage -> milliseconds.
+        image_path: below the archive's root; None when none was kept.
+        map_path: below the archive's root; None when none was kept.
+        image_shed: a picture should have been kept, and was not (disk full).
+        regions: boxes (x, y, width, height) above the reject limit, as fractions of the image.
+    """
+
+    uid: str
+    run_id: str
+    part_seq: int
+    camera_id: str
+    frame_id: int | None
+    triggered_unix_ns: int
+    shift_key: str
+    lot: str
+    recipe: str
+    user: str
+    verdict: str
+    reason: str
+    score: float | None
+    limit_recheck: float
+    limit_reject: float
+    model_id: str
+    latency_ms: float
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    image_path: str | None = None
+    map_path: str | None = None
+    image_shed: bool = False
+    regions: Sequence[Sequence[float]] = ()
+
+    def __post_init__(self) -> None:
+        numbers = {
+            "score": self.score,
+            "limit_recheck": self.limit_recheck,
+            "limit_reject": self.limit_reject,
+        }
+        numbers |= {"latency_ms": self.latency_ms, **self.timings_ms}
+        for name, value in numbers.items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"part {self.uid}: {name} must be finite (got {value})")
+
+    def values(self) -> dict[str, Any]:
+        """The row as it is stored: plain types, equal to what the database gives back."""
+        row = {item.name: getattr(self, item.name) for item in fields(self)}
+        row["timings_ms"] = {str(stage): _real(value) for stage, value in self.timings_ms.items()}
+        row["regions"] = [[_real(value) for value in box] for box in self.regions]
+        row["score"] = None if self.score is None else _real(self.score)
+        for name in ("limit_recheck", "limit_reject", "latency_ms"):
+            row[name] = _real(row[name])
+        return row | {"verdict": str(self.verdict), "reason": str(self.reason)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """One event; `db.models` lists the kinds and what their `detail` holds.
+
+    Attributes:
+        severity: info, low, medium or high.
+        title: one line, as the operator reads it.
+        detail: JSON values only, no NaN.
+        uid: makes a repeated commit recognisable.
+    """
+
+    unix_ns: int
+    kind: EventKind
+    severity: str
+    title: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    user: str = ""
+    run_id: str | None = None
+    uid: str = field(default_factory=lambda: uuid4().hex)
+
+    def values(self) -> dict[str, Any]:
+        """The row as it is stored."""
+        row = {item.name: getattr(self, item.name) for item in fields(self)}
+        return row | {"kind": str(EventKind(self.kind)), "detail": dict(self.detail)}
+
+
+class Writer:
+    """Sole writer and checkpointer of an open record."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the record for writing. A loss found at opening is recorded as the first event.
+
+        Raises:
+            RecordLocked: another program, or another `Writer`, holds it.
+            RecordError: see `db.errors`.
+        """
+        if database.engine is None:
+            raise RecordError(f"{database.path}: opened for reading only; use open_database to write")
+        self._path = database.path
+        with record_errors(self._path):
+            self._lock_fd = _lock(self._path)
+            try:
+                self._connection = database.engine.connect()
+                self._mark = Mark(self._path)
+            except BaseException:
+                os.close(self._lock_fd)
+                raise
+        self._closed = False
+        if database.loss:
+            self.commit((), [_loss_event(database.loss)])
+
+    def commit(self, parts: Sequence[PartRow], events: Sequence[EventRow] = ()) -> None:
+        """Write parts and events in one transaction: all of them, or none. Returns when they are on the disk.
+
+        Raises:
+            DiskFull: nothing was written; free some space and repeat the call.
+            RecordDamaged: a uid is already recorded with other content.
+            RecordError: nothing was written.
+        """
+        with record_errors(self._path):
+            with self._connection.begin():
+                part_head, new_parts = self._append("part", [row.values() for row in parts])
+                event_head, _ = self._append("event", [row.values() for row in events])
+                self._count_hourly(new_parts)
+            self._mark.write({"part": part_head, "event": event_head})
+
+    def start_run(
+        self,
+        run_id: str,
+        *,
+        station: str,
+        version: str,
+        config_sha256: str,
+        model_id: str,
+        started_unix_ns: int,
+    ) -> None:
+        """Record the start of a run; parts name it by `run_id`. Repeating the call is harmless."""
+        row = {"run_id": run_id, "station": station, "started_unix_ns": started_unix_ns, "version": version}
+        row |= {"config_sha256": config_sha256, "model_id": model_id}
+        with record_errors(self._path), self._connection.begin():
+            self._connection.execute(upsert(Run).on_conflict_do_nothing(), row)
+
+    def stop_run(self, run_id: str, *, stopped_unix_ns: int, stop_reason: str) -> None:
+        """Record the end of a run."""
+        with record_errors(self._path), self._connection.begin():
+            statement = update(Run).where(Run.run_id == run_id)
+            self._connection.execute(
+                statement.values(stopped_unix_ns=stopped_unix_ns, stop_reason=stop_reason)
+            )
+
+    def last_part_seq(self) -> int:
+        """The highest part number ever recorded; 0 when there is none."""
+        with record_errors(self._path), self._connection.begin():
+            return self._connection.execute(select(func.max(Part.part_seq))).scalar() or 0
+
+    @property
+    def connection(self) -> Connection:
+        """The writing connection, for backup and retention, on the writer's thread and between commits."""
+        return self._connection
+
+    def close(self) -> None:
+        """Checkpoint and let go of the record. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        with record_errors(self._path):
+            try:
+                # Outside a transaction; a reader may hold it back, then the next start checkpoints.
+                raw = self._connection.connection.driver_connection
+                assert raw is not None
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._connection.close()
+                self._mark.close()
+                os.close(self._lock_fd)
+
+    def _append(self, table: ChainedTable, rows: list[dict[str, Any]]) -> tuple[Head, list[dict[str, Any]]]:
+        """Chain and insert the rows that are not there yet; the new head, and the rows that were new."""
+        at = head(self._connection, table)
+        new = self._unrecorded(table, rows)
+        for row in new:
+            row["id"] = at.row_id + 1
+            row["hash"] = link_row(table, at.hash, row)
+            at = Head(row["id"], row["hash"])
+        if new:
+            self._connection.execute(insert(Base.metadata.tables[table]), new)
+        return at, new
+
+    def _unrecorded(self, table: ChainedTable, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        columns = Base.metadata.tables[table].columns
+        known: dict[str, Mapping[str, Any]] = {}
+        for start in range(0, len(rows), _UIDS_PER_QUERY):
+            uids = [row["uid"] for row in rows[start : start + _UIDS_PER_QUERY]]
+            wanted = [column for column in columns if column.name not in ("id", "hash")]
+            found = self._connection.execute(select(*wanted).where(columns["uid"].in_(uids)))
+            known |= {row["uid"]: row for row in found.mappings()}
+        new = []
+        for row in rows:
+            earlier = known.setdefault(row["uid"], row)
+            if earlier is row:
+                new.append(row)
+            elif canonical_json(dict(earlier)) != canonical_json(row):
+                raise RecordDamaged(
+                    f"{self._path}: {table} {row['uid']} is already recorded with other content; "
+                    "a uid must be made once, at the trigger"
+                )
+        return new
+
+    def _count_hourly(self, parts: Iterable[Mapping[str, Any]]) -> None:
+        counts = Counter(
+            (
+                part["triggered_unix_ns"] // _NS_PER_HOUR * 3600,
+                part["shift_key"],
+                part["verdict"],
+                part["reason"],
+            )
+            for part in parts
+        )
+        if not counts:
+            return
+        keys = ("hour_unix_s", "shift_key", "verdict", "reason")
+        statement = upsert(Hourly)
+        statement = statement.on_conflict_do_update(
+            index_elements=list(keys), set_={"parts": Hourly.parts + statement.excluded.parts}
+        )
+        rows = [dict(zip(keys, key, strict=True), parts=parts) for key, parts in counts.items()]
+        self._connection.execute(statement, rows)
+
+
+def _real(value: float) -> float:
+    """A float as SQLite gives it back: it has no negative zero."""
+    return float(value) + 0.0
+
+
+def _lock(database_path: Path) -> int:
+    path = database_path.with_name(database_path.name + ".lock")
+    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock_fd)
+        raise RecordLocked(
+            f"{database_path}: another station is writing here; stop it, or give this one its own data_dir"
+        ) from error
+    return lock_fd
+
+
+def _loss_event(loss: str) -> EventRow:
+    return EventRow(
+        unix_ns=time_ns(),
+        kind=EventKind.ALARM,
+        severity="high",
+        title="The record has lost rows",
+        detail={
+            "key": "record-loss",
+            "cause": loss,
+            "action": "Keep this disk; compare with the last backup",
+        },
+    )
