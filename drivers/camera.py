@@ -1,7 +1,7 @@
 """The contract every camera keeps (`simulated`, `replay`, `pylon`).
 
-One thread, the acquisition thread, is the only caller. `open` undoes itself when it fails. `close` may be called at
-any time, any number of times.
+One thread, the acquisition thread, is the only caller. `open` undoes itself when it fails. `close` may be
+called at any time, any number of times.
 """
 
 from typing import Protocol
@@ -27,16 +27,18 @@ class Camera(Protocol):
 
         Raises:
             CameraLost: the camera is gone.
-            CameraError: the camera is busy; the part is missed.
+            CameraError: the camera is busy, and the part is missed; or it is not open.
         """
         ...
 
     def retrieve(self, timeout_s: float) -> Grab | None:
-        """The next buffer in order, or None when none came within `timeout_s`. Never older than the last `trigger`
-        that has not been answered.
+        """The next buffer in order, or None when none came within `timeout_s`.
+
+        Never older than the first `trigger` that has not been answered.
 
         Raises:
             CameraLost: the camera is gone.
+            CameraError: the camera is not open.
         """
         ...
 

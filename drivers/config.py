@@ -1,12 +1,19 @@
-"""The settings of each camera driver: frozen, checked on construction, nested as they are in `config.yaml`."""
+"""The settings of each device driver: frozen, checked on construction, nested as in `config.yaml`."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
+
+
+class _Strict:
+    """Unknown keys are refused where these are read from a file."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedConfig:
+class SimulatedConfig(_Strict):
     """A rendered line of garment buttons.
 
     Attributes:
@@ -14,7 +21,8 @@ class SimulatedConfig:
         camera_id: the name on the screen and in the record.
         width_px: image width, 64 to 4096.
         height_px: image height, 64 to 4096.
-        seed: everything rendered follows from it and the frame's index.
+        material: the line's product; one line makes one look.
+        seed: everything rendered follows from it and the part's index.
         defect_rate: share of defective parts, 0 to 1.
         transfer_ms: pretended exposure and transfer time in milliseconds.
         failed_every: one buffer in so many fails; 0 = never.
@@ -24,16 +32,20 @@ class SimulatedConfig:
     camera_id: str = "CAM 1"
     width_px: int = 512
     height_px: int = 512
+    material: Literal["wood", "plastic"] = "wood"
     seed: int = 1
     defect_rate: float = 0.25
     transfer_ms: float = 5.0
     failed_every: int = 0
 
     def __post_init__(self) -> None:
+        """Refuse values out of bounds."""
         for name in ("width_px", "height_px"):
             value = getattr(self, name)
             if not 64 <= value <= 4096:
                 raise ValueError(f"{name} must be 64 to 4096 px (got {value})")
+        if self.material not in ("wood", "plastic"):
+            raise ValueError(f"material must be wood or plastic (got {self.material!r})")
         if not 0.0 <= self.defect_rate <= 1.0:
             raise ValueError(f"defect_rate must be 0 to 1 (got {self.defect_rate})")
         if self.seed < 0:
@@ -45,7 +57,7 @@ class SimulatedConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayConfig:
+class ReplayConfig(_Strict):
     """A folder of images as a camera.
 
     Attributes:
@@ -62,7 +74,7 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PylonConfig:
+class PylonConfig(_Strict):
     """A Basler camera, real or emulated, through pypylon.
 
     Attributes:
@@ -94,6 +106,7 @@ class PylonConfig:
     image_folder: Path | None = None
 
     def __post_init__(self) -> None:
+        """Refuse values out of bounds."""
         if self.image_folder is not None and not self.emulated:
             raise ValueError("image_folder needs emulated: true (a real camera shows its own pictures)")
         if self.exposure_us < 0:
@@ -101,3 +114,20 @@ class PylonConfig:
 
 
 CameraConfig = SimulatedConfig | ReplayConfig | PylonConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoGateConfig(_Strict):
+    """No reject gate: somebody else acts on the verdict."""
+
+    driver: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedGateConfig(_Strict):
+    """A reject gate that only remembers when it fired."""
+
+    driver: Literal["simulated"] = "simulated"
+
+
+GateConfig = SimulatedGateConfig | NoGateConfig

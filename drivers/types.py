@@ -1,8 +1,8 @@
 """What comes out of a camera.
 
 A part's identity and time are born at its trigger (`Trigger`) and are never re-invented. Times in `_ns` are
-`time.perf_counter_ns()` (monotonic, shared by all processes of one machine); `_unix_ns` is wall-clock time, for the
-record only.
+`time.perf_counter_ns()` (monotonic, shared by all processes of one machine); `_unix_ns` is wall-clock time,
+for the record only.
 """
 
 from collections.abc import Mapping
