@@ -20,7 +20,7 @@ lint: setup ## Style, types and the layers between the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 bench: setup ## Measure the figures that README quotes
 	$(BIN)/python -m benchmarks
