@@ -173,8 +173,8 @@ def _encode_map(anomaly_map: NDArray[np.float32]) -> bytes:
     values = anomaly_map.astype(np.float64)
     finite = np.isfinite(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    step = (high - low) / _LEVELS or 1.0
-    offset = low - step
+    step = float(high - low) / _LEVELS or 1.0
+    offset = float(low) - step
     levels = np.where(finite, np.rint((np.where(finite, values, low) - offset) / step), 0.0)
     png = _encode(".png", levels.astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
     text = b"tEXt" + _KEYWORD + b"\0" + f"{offset!r} {step!r}".encode("latin-1")

@@ -137,7 +137,7 @@ class Hourly(Base):
 
 
 class Chain(Base):
-    """Where the chain of a table (`part`, `event`) begins: rows up to `floor_id` are gone, the last had this."""
+    """Where the chain of a table begins: rows up to `floor_id` are gone, the last had `floor_hash`."""
 
     __tablename__ = "chain"
 
