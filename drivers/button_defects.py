@@ -18,7 +18,6 @@ Rng = np.random.Generator
 Points = NDArray[np.float64]  # (N, 2) x, y in radii
 
 RADIUS_AT_512_PX = 184.0
-FRESH_RGB = (238.0, 214.0, 176.0)  # broken or scraped material, paler than the polished surface
 
 
 @dataclass(slots=True, eq=False)
@@ -91,12 +90,10 @@ class Part:
             mask_u8[box][dist <= radius] = 0
         return mask_u8
 
-    def blend(self, weight: Float32, colour_rgb: tuple[float, float, float]) -> None:
+    def blend(self, weight: Float32, colour_rgb: Float32) -> None:
         """Paint: 0 leaves the surface, 1 covers it."""
         box = _box(weight)
-        self.albedo_rgb[box] += weight[box][..., None] * (
-            np.array(colour_rgb, np.float32) - self.albedo_rgb[box]
-        )
+        self.albedo_rgb[box] += weight[box][..., None] * (colour_rgb - self.albedo_rgb[box])
 
     def darken(self, weight: Float32, factor_rgb: tuple[float, float, float]) -> None:
         """Multiply the colour: weight 0 by 1, weight 1 by the factor."""
@@ -152,7 +149,7 @@ def _scratch(part: Part, rng: Rng, severity: float) -> UInt8:
     mask = part.ribbon(path, _lerp(1.7, 4.2, severity) * (1 - (2 * np.abs(t)) ** 3 * 0.7))
     groove = _soft(mask, 0.8)
     part.height_px -= groove * np.float32(_lerp(0.5, 1.8, severity))
-    part.blend(groove * np.float32(_lerp(0.42, 0.75, severity)), (246.0, 232.0, 208.0))
+    part.blend(groove * np.float32(_lerp(0.42, 0.75, severity)), part.stock.scraped_rgb)
     return part.on_surface(mask)
 
 
@@ -189,8 +186,8 @@ def _chip(part: Part, rng: Rng, severity: float) -> UInt8:
     rough = np.asarray(cv2.resize(grit, mask.shape, interpolation=cv2.INTER_CUBIC), np.float32)
     depth_px = 0.16 * size * part.stock.radius_px
     slope = _soft(mask, max(0.12 * size * part.stock.radius_px, 1.0))
-    part.height_px -= slope * (np.float32(depth_px) + np.float32(0.05 * depth_px) * rough)
-    part.blend(_soft(mask, 0.9) * np.clip(0.55 + 0.10 * rough, 0.0, 1.0), FRESH_RGB)
+    part.height_px -= slope * (np.float32(depth_px) + np.float32(0.025 * depth_px) * rough)
+    part.blend(_soft(mask, 0.9) * np.clip(0.62 + 0.10 * rough, 0.0, 1.0), part.stock.broken_rgb)
     part.cover *= 1.0 - _soft(gone, 0.5)
     return mask
 
@@ -240,7 +237,8 @@ def _deformation(part: Part, rng: Rng, severity: float) -> UInt8:
     bump = np.float32(depth) * grip * np.asarray(cv2.exp((cosine - 1) / np.float32(width**2)), np.float32)
     before = part.cover
     part.height_px, part.cover = turned_body(radius_r / (1 + bump), stock.radius_px)
-    return np.where(np.abs(part.cover - before) > 0.3, np.uint8(255), np.uint8(0))
+    dented_rim = (np.abs(bump) > 0.02) & (radius_r > 0.7) & (part.cover > 0.5)
+    return np.where(dented_rim | (np.abs(part.cover - before) > 0.3), np.uint8(255), np.uint8(0))
 
 
 def _contamination(part: Part, rng: Rng, severity: float) -> UInt8:
@@ -271,7 +269,7 @@ def _contamination(part: Part, rng: Rng, severity: float) -> UInt8:
     shaded = _soft(np.roll(mask, shift, axis=(0, 1)), 0.008 * r_px + 0.3) * (1 - _soft(mask, 0.3))
     part.darken(shaded, (0.72, 0.72, 0.72))
     part.height_px += _soft(mask, 0.8 if opacity > 0.5 else 0.03 * r_px) * np.float32(bulge_px)
-    part.blend(_soft(mask, 0.4) * np.float32(opacity), colour_rgb)
+    part.blend(_soft(mask, 0.4) * np.float32(opacity), np.array(colour_rgb, np.float32))
     return part.on_surface(mask)
 
 

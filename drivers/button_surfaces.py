@@ -37,6 +37,8 @@ class Stock:
         shadow_u8: (S2, S2) soft shadow of a blank on the belt.
         material_rgb: (M, M, 3) uint8 sheet the part's surface is cut from, grain along x.
         gloss: strength of the specular highlight.
+        broken_rgb: colour of a fresh fracture.
+        scraped_rgb: colour of a scratch.
         belt_rgb: uint8 (H + SLACK_PX, W + SLACK_PX, 3).
         noise_dn: int16 (H + SLACK_PX, W + SLACK_PX, 3) sensor noise in grey levels.
         ramp_x, ramp_y: (H, W) from -0.5 to 0.5.
@@ -51,6 +53,8 @@ class Stock:
     shadow_u8: UInt8
     material_rgb: UInt8
     gloss: float
+    broken_rgb: Float32
+    scraped_rgb: Float32
     belt_rgb: UInt8
     noise_dn: NDArray[np.int16]
     ramp_x: Float32
@@ -72,7 +76,8 @@ def stock(material: Material, width_px: int, height_px: int) -> Stock:
     shadow = cv2.GaussianBlur(disc, (0, 0), 0.085 * radius_px)
 
     sheet_side = round(2.2 * 2 * TILE_HALF_R * radius_px)
-    material_rgb = (_wood_rgb if material == "wood" else _pearl_rgb)(rng, sheet_side, radius_px)
+    wooden = material == "wood"
+    material_rgb = (_wood_rgb if wooden else _pearl_rgb)(rng, sheet_side, radius_px)
     ramp_y, ramp_x = np.meshgrid(
         np.linspace(-0.5, 0.5, height_px, dtype=np.float32),
         np.linspace(-0.5, 0.5, width_px, dtype=np.float32),
@@ -87,7 +92,9 @@ def stock(material: Material, width_px: int, height_px: int) -> Stock:
         cover=cover,
         shadow_u8=_to_u8(shadow * 255.0),
         material_rgb=material_rgb,
-        gloss=0.34 if material == "wood" else 0.60,
+        gloss=0.34 if wooden else 0.50,
+        broken_rgb=_rgb(222, 190, 142) if wooden else _rgb(196, 196, 192),
+        scraped_rgb=_rgb(246, 232, 208) if wooden else _rgb(96, 94, 98),
         belt_rgb=_belt_rgb(rng, shape, radius_px),
         noise_dn=np.rint(rng.standard_normal((*shape, 3), dtype=np.float32) * 1.9).astype(np.int16),
         ramp_x=np.ascontiguousarray(ramp_x),
@@ -167,10 +174,10 @@ def _pearl_rgb(rng: np.random.Generator, side: int, r: float) -> UInt8:
 
     swirl = bent(noise(0.5) + 0.35 * noise(0.2))
     milky = 0.5 + 0.5 * np.tanh(0.9 * swirl)
-    vein = np.exp(-((bent(noise(0.42)) / 0.10) ** 2)) * np.clip(0.6 + 0.5 * bent(noise(0.8)), 0.0, 1.0)
+    vein = np.exp(-((bent(noise(0.42)) / 0.20) ** 2)) * np.clip(0.6 + 0.5 * bent(noise(0.8)), 0.0, 1.0)
     shaded, bright = _rgb(150, 146, 150), _rgb(206, 200, 190)
     rgb = (
-        shaded + (bright - shaded) * milky[..., None] - 26.0 * vein[..., None] + 1.6 * noise(0.02)[..., None]
+        shaded + (bright - shaded) * milky[..., None] - 17.0 * vein[..., None] + 1.6 * noise(0.02)[..., None]
     )
     rgb += _rgb(5.0, -1.0, -6.0) * np.clip(bent(noise(0.5)), -1.5, 1.5)[..., None]
     return _to_u8(cv2.GaussianBlur(rgb, (0, 0), 0.8))
