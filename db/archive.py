@@ -7,7 +7,7 @@ A file is written under a temporary name, fsynced, renamed, its folder fsynced, 
 written: a row never names a file that is not there. What a kill leaves behind (temporary files, files without
 a row) `sweep` removes at start.
 
-A map's pixel v >= 1 means `offset + step * v`, in the unit of the score; 0 means "not finite". Offset and
+In a map, v >= 1 means `offset + step * (v - 1)`, in the unit of the score; 0 means "not finite". Offset and
 step are float64, spread over the map's own range (nothing is clipped), and stored in the PNG itself as a tEXt
 chunk `varad-map: offset step`, so that a map can be read without its row.
 """
@@ -108,7 +108,7 @@ class Archive:
         if scale is None or levels.dtype != np.uint16 or levels.ndim != 2:
             raise RecordDamaged(f"{self._path(path)}: not an anomaly map of this archive; remove it")
         offset, step = scale
-        anomaly_map = (offset + step * levels.astype(np.float64)).astype(np.float32)
+        anomaly_map = (offset + step * (levels.astype(np.float64) - 1.0)).astype(np.float32)
         anomaly_map[levels == 0] = np.nan
         return anomaly_map
 
@@ -174,8 +174,8 @@ def _encode_map(anomaly_map: NDArray[np.float32]) -> bytes:
     finite = np.isfinite(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
     step = float(high - low) / _LEVELS or 1.0
-    offset = float(low) - step
-    levels = np.where(finite, np.rint((np.where(finite, values, low) - offset) / step), 0.0)
+    offset = float(low)
+    levels = np.where(finite, np.rint((np.where(finite, values, low) - offset) / step) + 1.0, 0.0)
     png = _encode(".png", levels.astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
     text = b"tEXt" + _KEYWORD + b"\0" + f"{offset!r} {step!r}".encode("latin-1")
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))

@@ -11,6 +11,7 @@ RecordError
 """
 
 import errno
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,21 +80,25 @@ def _from_os(path: Path, error: OSError) -> RecordError:
 
 
 def _from_sqlite(path: Path, error: sqlite3.Error) -> RecordError:
+    kind: type[RecordError]
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
     match code:
         case sqlite3.SQLITE_FULL:
             return disk_full(path)
         case sqlite3.SQLITE_IOERR if _free_bytes(path) == 0:
             return disk_full(path)
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return RecordLocked(f"{path}: another process is writing; stop the other station or wait for it")
-        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return RecordDamaged(
-                f"{path}: not a usable database ({error}); move it away, or restore the last backup there"
-            )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return read_only(path)
-    return RecordError(f"{path}: {error}; check the disk and the permissions of {path.parent}")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            kind, text = RecordLocked, "another process is writing; stop the other station or wait for it"
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+            advice = "move it away, or restore the last backup there"
+            kind, text = RecordDamaged, f"not a usable database ({error}); {advice}"
+        case sqlite3.SQLITE_CONSTRAINT:
+            kind, text = RecordDamaged, f"rows that contradict the record were refused whole ({error})"
+        case _:
+            kind, text = RecordError, f"{error}; check the disk and the permissions of {path.parent}"
+    return kind(f"{path}: {text}")
 
 
 def disk_full(path: Path) -> DiskFull:
@@ -111,8 +116,6 @@ def read_only(path: Path) -> RecordReadOnly:
 
 
 def _free_bytes(path: Path) -> int:
-    import shutil
-
     folder = path
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -152,7 +152,7 @@ def runs_between(start_unix_ns: int, end_unix_ns: int) -> Select[Any]:
 
 def read_counts(connection: Connection, counts: Select[str, int]) -> dict[str, int]:
     """The answer of `verdict_counts` or `shift_counts` as verdict -> parts."""
-    return dict(connection.execute(counts).tuples().all())
+    return dict(connection.execute(counts).all())
 
 
 def read_percentiles(connection: Connection, ascending: Select[float]) -> dict[str, float]:
