@@ -1,7 +1,8 @@
-"""The screens' side of the engine: what it publishes, and the commands it takes. Standard library and ZeroMQ only.
+"""The screens' side of the engine: what it publishes, and the commands it takes. Standard library and ZeroMQ
+only.
 
-Three sockets on consecutive ports: previews (latest only), events (every verdict, and the status several times a
-second), commands (request and reply). A screen that is slow, hung or dead costs the line nothing.
+Three sockets on consecutive ports: previews (latest only), events (every verdict, and the status several
+times a second), commands (request and reply). A screen that is slow, hung or dead costs the line nothing.
 """
 
 import json
@@ -28,7 +29,9 @@ class LineSubscriber:
     def __init__(self, host: str, port: int) -> None:
         self._context = zmq.Context()
         self._preview = self._context.socket(zmq.SUB)
-        self._preview.setsockopt(zmq.CONFLATE, 1)  # latest only: a slow screen shows now, not five seconds ago
+        self._preview.setsockopt(
+            zmq.CONFLATE, 1
+        )  # latest only: a slow screen shows now, not five seconds ago
         self._events = self._context.socket(zmq.SUB)
         self._events.setsockopt(zmq.RCVHWM, EVENT_QUEUE_LENGTH)
         self._poller = zmq.Poller()
@@ -62,7 +65,9 @@ class LineSubscriber:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -86,13 +91,17 @@ class CommandClient:
         Raises:
             CommandError: no answer in time, or the engine refused; the message says why.
         """
-        socket = self._context.socket(zmq.REQ)  # a fresh one each time: a REQ without its reply is stuck for ever
+        socket = self._context.socket(
+            zmq.REQ
+        )  # a fresh one each time: a REQ without its reply is stuck for ever
         socket.setsockopt(zmq.LINGER, 0)
         try:
             socket.connect(self._address)
             socket.send(json.dumps({"command": command, **arguments}).encode())
             if not socket.poll(self._timeout_ms):
-                raise CommandError(f"no answer to {command!r} from {self._address} within {self._timeout_ms} ms")
+                raise CommandError(
+                    f"no answer to {command!r} from {self._address} within {self._timeout_ms} ms"
+                )
             reply: dict[str, Any] = json.loads(socket.recv())
         finally:
             socket.close()

@@ -21,7 +21,9 @@ GateChoice = Annotated[SimulatedGateConfig | NoGateConfig, Field(discriminator="
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False, hide_input_in_errors=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, allow_inf_nan=False, hide_input_in_errors=False
+    )
 
 
 class StationSection(_Section):
@@ -223,7 +225,9 @@ def _first_error(document: YamlDocument, error: ValidationError) -> ConfigError:
     elif first["type"].startswith("union_tag"):
         location = (*location, "driver")
         given = first["input"].get("driver") if isinstance(first["input"], dict) else first["input"]
-        message = f"input should be {first.get('ctx', {}).get('expected_tags', 'a known driver')} (got {given!r})"
+        message = (
+            f"input should be {first.get('ctx', {}).get('expected_tags', 'a known driver')} (got {given!r})"
+        )
     elif not isinstance(first["input"], dict | list | tuple):
         message = f"{message[:1].lower()}{message[1:]} (got {_shown(first['input'])})"
     else:

@@ -1,7 +1,8 @@
-"""The account of parts: every trigger ends in exactly one verdict and one row, or the station says which one did not.
+"""The account of parts: every trigger ends in exactly one verdict and one row, or the station says which one
+did not.
 
-    triggered == passed + recheck + reject + not_inspected + in_flight      at every moment
-    triggered == rows                                                       at stop
+triggered == passed + recheck + reject + not_inspected + in_flight      at every moment
+triggered == rows                                                       at stop
 """
 
 import threading

@@ -1,5 +1,6 @@
 """A bounded queue between two threads that can be waited on together with sockets."""
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -10,9 +11,11 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """First in, first out. `fileno()` is readable while something waits, so a selector or ZeroMQ poller can watch it.
+    """First in, first out. `fileno()` is readable while something waits, so a selector or ZeroMQ poller can
+    watch it.
 
-    Items for which `exempt` is true are always taken (they carry no pixels and must not be lost); they do not count.
+    Items for which `exempt` is true are always taken (they carry no pixels and must not be lost); they do not
+    count.
     """
 
     def __init__(self, capacity: int, exempt: Callable[[T], bool] = lambda item: False) -> None:
@@ -63,10 +66,8 @@ class Mailbox(Generic[T]):
 
     def clear(self) -> None:
         """Make `fileno()` unreadable until the next `put` or `wake`. Call it before looking at the items."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._eventfd)
-        except BlockingIOError:
-            pass
 
     def close(self) -> None:
         """Close the descriptor."""

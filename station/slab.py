@@ -1,9 +1,10 @@
 """Memory that engine and worker share: a few slots, each for one image and its anomaly map.
 
-An anonymous file (memfd), handed to the worker as an open descriptor: it has no name, so no crash can leave it behind.
-Pages are taken only when written to, so a generous slot costs nothing.
+An anonymous file (memfd), handed to the worker as an open descriptor: it has no name, so no crash can leave
+it behind. Pages are taken only when written to, so a generous slot costs nothing.
 """
 
+import contextlib
 import mmap
 import os
 from dataclasses import dataclass
@@ -64,17 +65,19 @@ class Slab:
         start = self.layout.slot_bytes - MAP_CAPACITY_BYTES
         return self._view(slot, start, MAP_CAPACITY_BYTES, (height, width), np.dtype(np.float32))
 
-    def _view(self, slot: int, start: int, capacity: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray:  # type: ignore[type-arg]
+    def _view(
+        self, slot: int, start: int, capacity: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]
+    ) -> NDArray:  # type: ignore[type-arg]
         count = int(np.prod(shape))
         if not 0 <= slot < self.layout.slots or min(shape) < 1 or count * dtype.itemsize > capacity:
-            raise ValueError(f"{shape} {dtype} does not fit slot {slot} of {self.layout.slots} ({capacity} bytes each)")
+            raise ValueError(
+                f"{shape} {dtype} does not fit slot {slot} of {self.layout.slots} ({capacity} bytes each)"
+            )
         offset = slot * self.layout.slot_bytes + start
         return np.frombuffer(self._memory, dtype, count, offset).reshape(shape)
 
     def close(self) -> None:
         """Let go of the memory. Views still held keep it mapped until they are gone."""
-        try:
+        with contextlib.suppress(BufferError):  # a view is still alive; the mapping goes with it
             self._memory.close()
-        except BufferError:
-            pass  # a view is still alive; the mapping goes with it
         os.close(self.fd)

@@ -11,7 +11,9 @@ class Stage(threading.Thread):
     """Subclasses implement `work`. An exception in it is kept in `error` and told to `on_failure` once."""
 
     def __init__(self, name: str, on_failure: Callable[["Stage"], None]) -> None:
-        super().__init__(name=name, daemon=True)  # a stage that will not end must not keep a stopped process alive
+        super().__init__(
+            name=name, daemon=True
+        )  # a stage that will not end must not keep a stopped process alive
         self.error: BaseException | None = None
         self._on_failure = on_failure
 

@@ -45,7 +45,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """One part's whole story, from trigger to verdict. Everything after the inspection stage is a reader of this.
+    """One part's whole story, from trigger to verdict. Everything after the inspection stage is a reader of
+    this.
 
     Attributes:
         frame: None when there was no usable image.
@@ -54,6 +55,8 @@ class Inspection:
         limits: those in force at the decision; None when no model was ready.
         decided_ns: `perf_counter_ns` at the verdict.
         timings_ms: stage -> milliseconds (grab, queue, detect and the detector's own stages).
+        regions: boxes (x, y, width, height) of map areas above the limit, as fractions of the image; largest
+            first.
     """
 
     trigger: Trigger
@@ -65,7 +68,8 @@ class Inspection:
     limits: Limits | None
     model_id: str
     decided_ns: int
-    timings_ms: Mapping[str, float]
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    regions: tuple[tuple[float, float, float, float], ...] = ()
 
     @property
     def latency_ms(self) -> float:
@@ -132,7 +136,8 @@ class Alarm:
 class VerdictMessage:
     """One decided part, as published to the screens.
 
-    `regions` are boxes (x, y, width, height) of map areas above the reject limit, as fractions of the image (0 to 1).
+    `regions` are boxes (x, y, width, height) of map areas above the reject limit, as fractions of the image
+    (0 to 1).
     """
 
     part_seq: int
@@ -187,7 +192,8 @@ class Preview:
 
     Attributes:
         image_rgb: (height, width, 3) uint8 bytes, reduced for the screen.
-        map_u8: (map_height, map_width) uint8 bytes; 0 = nothing, 128 = exactly the reject limit, 255 = twice the limit.
+        map_u8: (map_height, map_width) uint8 bytes; 0 = nothing, 128 = exactly the reject limit, 255 = twice
+            the limit.
             The scale is fixed to the limit, never to the image. Empty when there is no map.
     """
 

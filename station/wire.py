@@ -1,4 +1,5 @@
-"""How messages look between the engine and its screens: JSON, and for pictures JSON plus raw bytes. No pickle.
+"""How messages look between the engine and its screens: JSON, and for pictures JSON plus raw bytes. No
+pickle.
 
 A message is one ZeroMQ part, since CONFLATE (latest only) knows no multi-part messages:
 
@@ -11,7 +12,16 @@ import struct
 from dataclasses import asdict, fields
 from typing import Any
 
-from station.types import Alarm, DeviceStatus, EngineState, LedgerSnapshot, Preview, StatusMessage, Verdict, VerdictMessage
+from station.types import (
+    Alarm,
+    DeviceStatus,
+    EngineState,
+    LedgerSnapshot,
+    Preview,
+    StatusMessage,
+    Verdict,
+    VerdictMessage,
+)
 
 _HEADER_LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 65_536
@@ -86,7 +96,9 @@ def decode_preview(data: bytes) -> Preview:
         header["verdict"] = Verdict(header["verdict"])
         image_end = body_start + header["width"] * header["height"] * 3
         map_end = image_end + header["map_width"] * header["map_height"]
-        if min(header["width"], header["height"], header["map_width"], header["map_height"]) < 0 or map_end != len(data):
+        if min(
+            header["width"], header["height"], header["map_width"], header["map_height"]
+        ) < 0 or map_end != len(data):
             raise WireError(f"preview of {len(data)} bytes, {map_end} announced")
         return Preview(**header, image_rgb=data[body_start:image_end], map_u8=data[image_end:map_end])
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:

@@ -1,7 +1,7 @@
 """Read one small YAML document strictly, and remember where each value stands.
 
-YAML 1.1 turns `no` into False, `12:30:00` into 45000 and `010` into 8, merges, aliases and executes tags. A line's
-configuration wants none of that: what is ambiguous is refused with its place, and must be quoted.
+YAML 1.1 turns `no` into False, `12:30:00` into 45000 and `010` into 8, merges, aliases and executes tags. A
+line's configuration wants none of that: what is ambiguous is refused with its place, and must be quoted.
 """
 
 import re
@@ -30,7 +30,8 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """A parsed document: plain values, and (line, column), 1-based, of every key and value by its location."""
+    """A parsed document: plain values, and (line, column), 1-based, of every key and value by its
+    location."""
 
     path: Path
     values: Any
@@ -50,23 +51,30 @@ def read_yaml(path: Path) -> YamlDocument:
     """Parse the file at `path`.
 
     Raises:
-        ConfigError: missing, too large, not UTF-8, damaged, empty, ambiguous, with duplicate keys, tags or aliases.
+        ConfigError: missing, too large, not UTF-8, damaged, empty, ambiguous, with duplicate keys, tags or
+            aliases.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another file with --config") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give another file with --config"
+        ) from error
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: {len(data)} bytes, at most {MAX_BYTES} allowed; is this the right file?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}:1: byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
+        raise ConfigError(
+            f"{path}:{line}:1: byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        ) from error
     for number, content in enumerate(text.splitlines(), start=1):
         indent = content[: len(content) - len(content.lstrip())]
         if "\t" in indent:
-            raise ConfigError(f"{path}:{number}:{indent.index(chr(9)) + 1}: tab in the indentation; use spaces")
+            raise ConfigError(
+                f"{path}:{number}:{indent.index(chr(9)) + 1}: tab in the indentation; use spaces"
+            )
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -91,7 +99,9 @@ def _at(path: Path, mark: yaml.Mark, message: str) -> ConfigError:
     return ConfigError(f"{path}:{mark.line + 1}:{mark.column + 1}: {message}")
 
 
-def _construct(path: Path, node: yaml.Node, location: Location, places: dict[Location, tuple[int, int]]) -> Any:
+def _construct(
+    path: Path, node: yaml.Node, location: Location, places: dict[Location, tuple[int, int]]
+) -> Any:
     places[location] = (node.start_mark.line + 1, node.start_mark.column + 1)
     if len(location) > MAX_DEPTH:
         raise _at(path, node.start_mark, f"nested deeper than {MAX_DEPTH} levels")
@@ -125,7 +135,11 @@ def _scalar(path: Path, node: yaml.ScalarNode) -> str | int | float | bool | Non
     if not node.tag.startswith("tag:yaml.org,2002:"):
         raise _at(path, node.start_mark, f"tag {node.tag!r} is not allowed")
     if _AMBIGUOUS.match(text):
-        raise _at(path, node.start_mark, f"{text} is ambiguous in YAML; quote it ('{text}') or write true, false or a plain number")
+        raise _at(
+            path,
+            node.start_mark,
+            f"{text} is ambiguous in YAML; quote it ('{text}') or write true, false or a plain number",
+        )
     if text in ("", "~", "null"):
         return None
     if text in ("true", "false"):

@@ -1,0 +1,70 @@
+"""`station`: one command for everything. Imports are lazy; a wrong argument answers in milliseconds.
+
+Exit status: 0 done, 1 the line ran and something was lost or failed on the way, 2 it could not be done as
+asked.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from station import demo_command, doctor_command, line_commands, model_commands
+from station.report import command as report_command
+
+DEFAULT_CONFIG = Path("config.yaml")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="station", description="Inline inspection station: camera to verdict."
+    )
+    parser.add_argument("--verbose", action="store_true", help="log what happens, not only what is wrong")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    line_commands.add_parsers(subparsers)
+    demo_command.add_parser(subparsers)
+    model_commands.add_parsers(subparsers)
+    report_command.add_parser(subparsers)
+    doctor_command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; known errors are one line on stderr and status 2."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if arguments.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        status: int = arguments.func(arguments)
+    except KeyboardInterrupt:
+        print("station: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1  # whoever read our output has gone
+    except Exception as error:
+        if not _is_known(error):
+            raise
+        print(f"station: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _is_known(error: Exception) -> bool:
+    """Whether an error is one of the rooms' own: its message says what is wrong and what to do."""
+    from db.errors import RecordError
+    from drivers.errors import DriverError
+    from station.engine import StartError
+    from station.report.errors import ReportError
+    from station.yaml_source import ConfigError
+    from varad_core.types import VaradError
+
+    return isinstance(error, ConfigError | StartError | VaradError | DriverError | RecordError | ReportError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""`station doctor`: is everything here that this line needs? Looks, touches nothing, and says what to do."""
+
+import argparse
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from station import line_commands
+
+if TYPE_CHECKING:
+    from station.config import StationConfig
+
+_MIN_FREE_BYTES = 2 * 1024**3
+Finding = tuple[str, str]  # (ok | warn | fail, text)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "doctor", help="check configuration, disk, camera, model, screen; change nothing"
+    )
+    line_commands.add_config_argument(parser)
+    parser.set_defaults(func=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from station.config import load_config
+
+    config = load_config(arguments.config)
+    print(f"ok    config     {arguments.config}")
+    checks: tuple[tuple[str, Callable[[StationConfig], Finding]], ...] = (
+        ("disk", _disk),
+        ("record", _record),
+        ("ports", _ports),
+        ("model", _model),
+        ("camera", _camera),
+        ("screen", _screen),
+        ("clock", _clock),
+    )
+    worst = 0
+    for name, check in checks:
+        state, text = check(config)
+        print(f"{state:5} {name:10} {text}", flush=True)
+        worst = max(worst, ("ok", "warn", "fail").index(state))
+    return 1 if worst == 2 else 0
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _disk(config: "StationConfig") -> Finding:
+    folder = _existing(config.station.data_dir)
+    if not os.access(folder, os.W_OK):
+        return "fail", f"{folder} cannot be written; give this user write access or change station.data_dir"
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1024**3:.1f} GiB free at {folder}"
+    return ("ok", text) if free >= _MIN_FREE_BYTES else ("warn", f"{text}; free some before a shift")
+
+
+def _record(config: "StationConfig") -> Finding:
+    from sqlalchemy import func, select
+
+    from db.errors import RecordError, RecordMissing
+    from db.models import Part
+    from db.session import open_read_only
+
+    try:
+        database = open_read_only(config.database_path)
+    except RecordMissing:
+        return "ok", f"{config.database_path} will be created at the first start"
+    except RecordError as error:
+        return "fail", str(error)
+    try:
+        with database.connect() as connection:
+            return (
+                "ok",
+                f"{connection.execute(select(func.count()).select_from(Part)).scalar_one()} parts recorded",
+            )
+    finally:
+        database.close()
+
+
+def _ports(config: "StationConfig") -> Finding:
+    host, first = config.publishing.host, config.publishing.port
+    for port in range(first, first + 3):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                return "warn", f"{host}:{port}: {error.strerror}; is this line running already?"
+    return "ok", f"{host}:{first} to {first + 2} are free"
+
+
+def _model(config: "StationConfig") -> Finding:
+    import numpy as np
+
+    from varad_core.inspector import Inspector
+    from varad_core.types import VaradError
+
+    try:
+        inspector = Inspector.load(
+            config.model.bundle,
+            trusted_keys=config.trusted_keys,
+            device=config.model.device,
+            threads=config.model.threads,
+        )
+    except VaradError as error:
+        return "fail", str(error)
+    inspector.warm_up()
+    image_rgb = np.full((512, 512, 3), 128, np.uint8)
+    times_ms = []
+    for _ in range(5):
+        started_ns = time.perf_counter_ns()
+        inspector.inspect(image_rgb)
+        times_ms.append((time.perf_counter_ns() - started_ns) / 1e6)
+    takt_ms = config.line.takt_ms
+    text = (
+        f"{inspector.model_name} {inspector.model_id}, {min(times_ms):.0f} ms an image, takt {takt_ms:g} ms"
+    )
+    return ("ok", text) if min(times_ms) < takt_ms else ("fail", f"{text}: too slow for this line")
+
+
+def _camera(config: "StationConfig") -> Finding:
+    from drivers.camera import create_camera
+    from drivers.errors import DriverError
+
+    camera = create_camera(config.cameras[0])
+    try:
+        info = camera.open()
+        text = f"{info.model} {info.serial}, {info.width_px} x {info.height_px} px"
+        if config.trigger.source == "camera":
+            return "ok", f"{text}; waits for its input line"
+        camera.trigger()
+        grab = camera.retrieve(config.trigger.frame_timeout_ms / 1e3)
+    except DriverError as error:
+        return "fail", str(error)
+    finally:
+        camera.close()
+    if grab is None or grab.image_rgb is None:
+        return "fail", f"{text}; no image: {grab.error if grab else 'none came in time'}"
+    return "ok", text
+
+
+def _screen(config: "StationConfig") -> Finding:
+    if line_commands.has_display():
+        return "ok", f"display {os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')}"
+    return "warn", "no display here; the line runs without a screen, or open `station ui` where there is one"
+
+
+def _clock(config: "StationConfig") -> Finding:
+    if time.time() < Path(sys.executable).stat().st_ctime - 86_400:
+        return "fail", "the clock is before this program's installation; set it before recording"
+    return "ok", time.strftime("%Y-%m-%d %H:%M:%S %Z")

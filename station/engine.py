@@ -1,0 +1,405 @@
+"""The engine: composes the stages into one line, starts and stops them in order, answers for its account.
+
+camera -> acquisition -> [inbox] -> inspection <-> worker process
+                                        |-> actuation (gate)
+                                        |-> recording (database, pictures)
+                                        `-> publishing (screens)
+"""
+
+import itertools
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from db.models import EventKind
+from db.writer import EventRow, PartRow
+from drivers.camera import Camera, create_camera
+from drivers.outputs import RejectGate, create_gate
+from drivers.types import Trigger
+from station.acquisition import AcquisitionStage
+from station.actuation import ActuationStage
+from station.config import StationConfig, config_sha256
+from station.health import LineHealth
+from station.inspection import SLOTS, Arrival, InspectionStage, is_missed
+from station.ledger import Ledger
+from station.mailbox import Mailbox
+from station.publishing import PublishingStage
+from station.recording import RecordingStage, part_uid
+from station.slab import Slab, SlabLayout
+from station.stage import Stage
+from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, StatusMessage, VerdictMessage
+from station.worker_link import worker_command
+
+log = logging.getLogger(__name__)
+
+_OPEN_TIMEOUT_S = 30.0
+_RECORD_STOP_S = 10.0
+_ANY_SIZE_BYTES = 64 * 1024 * 1024  # per slot, for cameras whose images vary; pages are taken only when used
+
+
+class StartError(Exception):
+    """The line cannot start; the message is one line and says what to do."""
+
+
+class Engine:
+    """One line, from `start` to `stop`. Not reusable."""
+
+    def __init__(
+        self,
+        config: StationConfig,
+        *,
+        parts: int | None = None,
+        camera: Camera | None = None,
+        gate: RejectGate | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Compose the stages; nothing is opened yet.
+
+        Args:
+            config: the whole configuration.
+            parts: stop triggering after so many; None = never.
+            camera: instead of the configured one.
+            gate: instead of the configured one.
+            command: starts a worker, instead of the configured model's.
+        """
+        self.config = config
+        self.run_id = uuid.uuid4().hex
+        self.ledger = Ledger()
+        self.done = threading.Event()
+        """Set when the line wants to be stopped: parts finished, shutdown asked for, or a fault."""
+        self.stop_reason = ""
+        self._parts_left = parts
+        self._command = list(command or worker_command(config))
+        self._lifecycle = EngineState.STARTING
+        self._pause_reason = ""
+        self._fault = ""
+        self._state_lock = threading.Lock()
+        self._told_state: tuple[EngineState, str] = (EngineState.STARTING, "")
+        self._part_seqs = itertools.count(1)
+        self._started: list[Stage] = []
+        self._slab: Slab | None = None
+        self._inspection: InspectionStage | None = None
+        self._inbox: Mailbox[Arrival] = Mailbox(config.inspection.queue_length, exempt=is_missed)
+        self.health = LineHealth(
+            config.shifts, config.inspection.max_consecutive_rejects, on_alarm=self._alarm_came
+        )
+        self.recording = RecordingStage(
+            database_path=config.database_path,
+            images_dir=config.images_dir,
+            run_id=self.run_id,
+            line=config.line,
+            shifts=config.shifts,
+            config=config.record,
+            on_recorded=self._recorded,
+            on_record=self._device("record", "free disk space or repair the disk; parts are still judged"),
+            on_failure=self._stage_failed,
+        )
+        self.publishing = PublishingStage(
+            config=config.publishing,
+            verdict_message=self._verdict_message,
+            status_message=self.status,
+            on_command=self.command,
+            on_failure=self._stage_failed,
+        )
+        self.actuation = ActuationStage(
+            gate or create_gate(config.outputs.reject_gate),
+            config.outputs.reject_delay_ms,
+            on_gate=self._device("gate", "stop the line; check the reject gate's wiring"),
+            on_failure=self._stage_failed,
+        )
+        camera_config = config.cameras[0]
+        self.acquisition = AcquisitionStage(
+            camera=camera or create_camera(camera_config),
+            camera_id=camera_config.camera_id,
+            config=config.trigger,
+            new_part=self._new_part,
+            outbox=self._inbox,
+            on_camera=self._device("camera", "check the camera's cable and power"),
+            on_failure=self._stage_failed,
+        )
+
+    # --- start and stop
+    # -------------------------------------------------------------------------------------------
+
+    def start(self, run: bool = True) -> None:
+        """Open, verify, warm; then READY, and RUNNING when `run`. Undoes itself when it fails.
+
+        Raises:
+            StartError: with what is wrong and what to do.
+        """
+        try:
+            self._start_stage(self.recording)
+            self._wait_opened(self.recording)
+            self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
+            self.health.resume(self.recording.shift_counts, self.recording.trend)
+            self._start_stage(self.publishing)
+            self._wait_opened(self.publishing)
+            self._start_stage(self.actuation)
+            self._start_stage(self.acquisition)
+            self._wait_opened(self.acquisition)
+            self._start_inspection()
+        except BaseException as error:
+            self.stop(f"could not start: {error}")
+            raise
+        self._lifecycle = EngineState.READY
+        self._state_changed()
+        if run:
+            self._run_line()
+
+    def _start_stage(self, stage: Stage) -> None:
+        stage.start()
+        self._started.append(stage)
+
+    @staticmethod
+    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage) -> None:
+        if not stage.opened.wait(_OPEN_TIMEOUT_S):
+            raise StartError(f"{stage.name} did not open within {_OPEN_TIMEOUT_S:g} s; see the log")
+        error = stage.open_error or stage.error
+        if error is not None:
+            raise StartError(str(error)) from error
+
+    def _start_inspection(self) -> None:
+        info = self.acquisition.info
+        if info is None:
+            raise StartError("the camera closed again while the line was starting; see the log")
+        image_bytes = info.width_px * info.height_px * 3 if info.fixed_size else _ANY_SIZE_BYTES
+        self._slab = Slab.create(SlabLayout(SLOTS, image_bytes))
+        inspection = InspectionStage(
+            inbox=self._inbox,
+            slab=self._slab,
+            command=self._command,
+            config=self.config.inspection,
+            emit=self._decided,
+            on_worker=self._device("worker", "parts are rejected until it is back; see the log"),
+            on_failure=self._stage_failed,
+        )
+        self._inspection = inspection
+        self._start_stage(inspection)
+        while not inspection.settled.wait(0.1):
+            if self.done.is_set():
+                raise StartError(self.stop_reason or "stopped while the model was loading")
+        model = inspection.model
+        if model is None:
+            raise StartError(inspection.start_error or f"the inspection stage failed: {inspection.error}")
+        self.recording.run_started(
+            self.config.station.name, version("varad-station"), config_sha256(self.config), model.model_id
+        )
+
+    def stop(self, reason: str) -> LedgerSnapshot:
+        """Stop triggers, drain each stage in order, safe outputs, close. Returns the final account."""
+        self._lifecycle = EngineState.STOPPING
+        self.request_stop(reason)
+        self._state_changed()
+        limits = self.config.inspection
+        self._end(self.acquisition, self.acquisition.stop, 2 * _OPEN_TIMEOUT_S)
+        if self._inspection is not None:
+            patience_s = (limits.deadline_ms + limits.hang_ms) / 1e3 + 10
+            self._end(self._inspection, self._inspection.stop, patience_s)
+            self._inspection.drain()
+        self._end(self.actuation, self.actuation.stop, self.config.outputs.reject_delay_ms / 1e3 + 5)
+        self._lifecycle = EngineState.STOPPED
+        self._state_changed()
+        if self._inspection is not None:
+            self.recording.run_stopped(self.stop_reason)
+        self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
+        self._end(self.publishing, self.publishing.stop, 5)
+        if self._slab is not None:
+            self._slab.close()
+        self._inbox.close()
+        account = self.ledger.snapshot()
+        if not account.balanced() or account.rows != account.triggered:
+            log.error("the account does not balance at stop: %s", account)
+        return account
+
+    def _end(self, stage: Stage, stop: Callable[[], None], patience_s: float) -> None:
+        if stage not in self._started:
+            return
+        stop()
+        stage.join(patience_s)
+        if stage.is_alive():
+            log.error("stage %s did not end within %.0f s", stage.name, patience_s)
+
+    def request_stop(self, reason: str) -> None:
+        """Ask whoever runs the engine to stop it; the first reason stands."""
+        with self._state_lock:
+            self.stop_reason = self.stop_reason or reason
+        self.done.set()
+
+    @property
+    def fault(self) -> str:
+        """Why a stage failed; empty when none has."""
+        return self._fault
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker."""
+        return self._inspection.worker_pid if self._inspection else None
+
+    # --- called by the stages
+    # -------------------------------------------------------------------------------------
+
+    def _new_part(self, camera_id: str) -> Trigger | None:
+        """A part stands in front of the camera: it exists from here on, in the ledger and at the gate."""
+        if self._parts_left is not None:
+            if self._parts_left == 0:
+                self.request_stop("all parts inspected")
+                return None
+            self._parts_left -= 1
+        trigger = Trigger(next(self._part_seqs), camera_id, time.perf_counter_ns(), time.time_ns())
+        self.ledger.open(trigger.part_seq)
+        self.actuation.expect(trigger)
+        return trigger
+
+    def _decided(self, inspection: Inspection) -> None:
+        self.ledger.decide(inspection.trigger.part_seq, inspection.verdict)
+        self.actuation.decided(inspection)
+        self.health.decided(inspection)
+        self.recording.put(inspection)
+        self.publishing.put(inspection)
+
+    def _recorded(self, row: PartRow) -> None:
+        self.ledger.record(row.part_seq)
+
+    def _device(self, name: str, action: str) -> Callable[[str, str], None]:
+        def changed(state: str, text: str) -> None:
+            self.health.device(name, state, text, action)
+            self._state_changed()
+
+        return changed
+
+    def _stage_failed(self, stage: Stage) -> None:
+        error = stage.error
+        self._fault = self._fault or f"{stage.name}: {error or type(error).__name__}"
+        self.health.alarm(
+            "stage", "high", f"STATION FAULT: {self._fault}", "restart the station; send the log"
+        )
+        self._state_changed()
+        self.request_stop(f"fault: {self._fault}")
+
+    def _alarm_came(self, alarm: Alarm) -> None:
+        self._event(EventKind.ALARM, alarm.priority, alarm.title, {"key": alarm.key, "action": alarm.action})
+
+    def _event(
+        self, kind: EventKind, severity: str, title: str, detail: dict[str, Any], user: str = ""
+    ) -> None:
+        self.recording.event(
+            EventRow(
+                unix_ns=time.time_ns(),
+                kind=kind,
+                severity=severity,
+                title=title,
+                detail=detail,
+                user=user or self.config.line.user,
+            )
+        )
+
+    # --- state
+    # ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[EngineState, str]:
+        """The engine's state and, where it is not plain, why."""
+        if self._fault:
+            return EngineState.FAULT, self._fault
+        if self._lifecycle not in (EngineState.READY, EngineState.RUNNING):
+            return self._lifecycle, self._pause_reason
+        for device in ("camera", "worker"):
+            if self.health.device_state(device) != "ok":
+                return EngineState.FAULT, f"{device} not ready; parts are rejected"
+        return self._lifecycle, ""
+
+    def _state_changed(self) -> None:
+        """Record a change of state, once."""
+        with self._state_lock:
+            told = self.state()
+            if told == self._told_state:
+                return
+            self._told_state = told
+        state, reason = told
+        severity = "high" if state is EngineState.FAULT else "info"
+        title = f"{state}: {reason}" if reason else str(state)
+        self._event(EventKind.STATE, severity, title, {"state": str(state), "reason": reason})
+
+    def _run_line(self) -> None:
+        self._lifecycle, self._pause_reason = EngineState.RUNNING, ""
+        self.acquisition.run_line(True)
+        self._state_changed()
+
+    # --- screens
+    # --------------------------------------------------------------------------------------------------
+
+    def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Carry out a screen's command; see `station.client.CommandClient`."""
+        user = str(arguments.get("user", ""))[:60]
+        lifecycle = self._lifecycle
+        match name:
+            case "start" if lifecycle in (EngineState.READY, EngineState.PAUSED):
+                self._event(EventKind.COMMAND, "info", "line started", {}, user)
+                self._run_line()
+            case "pause" if lifecycle in (EngineState.READY, EngineState.RUNNING):
+                reason = str(arguments.get("reason", ""))[:200] or "no reason given"
+                self.acquisition.run_line(False)
+                self._lifecycle, self._pause_reason = EngineState.PAUSED, reason
+                self._event(EventKind.STOP, "info", f"line paused: {reason}", {"reason": reason}, user)
+                self._state_changed()
+            case "acknowledge":
+                key = str(arguments.get("key", ""))
+                if not self.health.acknowledge(key):
+                    return {"ok": False, "error": f"there is no alarm {key!r}"}
+                self._event(EventKind.ACKNOWLEDGE, "info", f"alarm acknowledged: {key}", {"key": key}, user)
+            case "shutdown":
+                self._event(EventKind.COMMAND, "info", "shutdown asked for", {}, user)
+                self.request_stop("shutdown asked for by a screen")
+            case "start" | "pause":
+                return {"ok": False, "error": f"the line is {lifecycle}; {name} is not possible now"}
+            case _:
+                known = "start, pause, acknowledge, shutdown"
+                return {"ok": False, "error": f"unknown command {name!r}; known are {known}"}
+        return {"ok": True}
+
+    def _verdict_message(self, inspection: Inspection) -> VerdictMessage:
+        limits, result = inspection.limits, inspection.result
+        return VerdictMessage(
+            part_seq=inspection.trigger.part_seq,
+            uid=part_uid(self.run_id, inspection.trigger.part_seq),
+            verdict=inspection.verdict,
+            reason=inspection.detail or inspection.reason,
+            score=result.score if result else None,
+            limit_recheck=limits.recheck if limits else 0.0,
+            limit_reject=limits.reject if limits else 0.0,
+            latency_ms=inspection.latency_ms,
+            triggered_unix_ns=inspection.trigger.triggered_unix_ns,
+            regions=inspection.regions,
+        )
+
+    def status(self) -> StatusMessage:
+        """The whole line at this moment."""
+        health = self.health.snapshot()
+        state, reason = self.state()
+        model = self._inspection.model if self._inspection else None
+        line = self.config.line
+        return StatusMessage(
+            station=self.config.station.name,
+            state=state,
+            state_reason=reason,
+            recipe=line.recipe,
+            lot=line.lot,
+            user=line.user,
+            model=f"{model.model_name} {model.model_id}" if model else "",
+            shift=health.shift.name,
+            shift_started_unix_ns=health.shift.started_unix_ns,
+            ledger=self.ledger.snapshot(),
+            shift_counts=health.shift_counts,
+            reject_streak=health.reject_streak,
+            yield_target_percent=line.yield_target_percent,
+            latency_ms=health.latency_ms,
+            parts_per_s=health.parts_per_s,
+            takt_ms=line.takt_ms,
+            devices=health.devices,
+            alarms=health.alarms,
+            trend=health.trend,
+            sent_unix_ns=time.time_ns(),
+        )

@@ -1,0 +1,206 @@
+"""`station run`, `station serve`, `station ui`: the line with its screen, without it, and the screen
+alone."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from station.config import StationConfig
+    from station.engine import Engine
+    from station.types import LedgerSnapshot
+
+_UI_CRASHES_PER_MINUTE = 5
+
+
+def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the three commands."""
+    run = subparsers.add_parser("run", help="run a line with its screen")
+    add_config_argument(run)
+    run.add_argument("--headless", action="store_true", help="no screen")
+    run.add_argument("--parts", type=positive_int, metavar="N", help="stop after N parts")
+    run.add_argument("--json", action="store_true", help="print the run's figures as JSON on the last line")
+    run.set_defaults(func=_run)
+
+    serve = subparsers.add_parser("serve", help="run a line without a screen, until SIGTERM")
+    add_config_argument(serve)
+    serve.set_defaults(func=_serve)
+
+    ui = subparsers.add_parser("ui", help="open the screen of a line that is running")
+    add_config_argument(ui)
+    ui.add_argument("--kiosk", action="store_true", help="full screen, without a frame")
+    ui.set_defaults(func=_ui)
+
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """`--config FILE`, as all commands of a line take it."""
+    parser.add_argument(
+        "--config", type=Path, default=Path("config.yaml"), metavar="FILE", help="the line's configuration"
+    )
+
+
+def positive_int(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {value})")
+    return value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from station.config import load_config
+
+    config = load_config(arguments.config)
+    if not arguments.headless and not has_display():
+        print(
+            "station: no display found (DISPLAY, WAYLAND_DISPLAY); running without a screen", file=sys.stderr
+        )
+        arguments.headless = True
+    with running_engine(config, arguments.parts) as engine:
+        if arguments.headless:
+            wait(engine)
+        else:
+            wait_with_screen(engine, arguments.config)
+    return finish(engine, arguments.json, {})
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from station.config import load_config
+
+    with running_engine(load_config(arguments.config), None) as engine:
+        wait(engine)
+    return finish(engine, False, {})
+
+
+def _ui(arguments: argparse.Namespace) -> int:
+    from station.config import load_config
+
+    load_config(arguments.config)  # a mistake in it is told here, not in a window that closes again
+    return subprocess.run(screen_command(arguments.config, kiosk=arguments.kiosk), check=False).returncode
+
+
+# --- a line, whoever runs it
+# -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engine]":
+    """A started line that is stopped in order on the way out; SIGTERM and SIGINT ask for that."""
+    from station.engine import Engine
+
+    engine = Engine(config, parts=parts)
+    received: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        engine.done.set()  # a lock must not be taken in a signal handler; the reason is given below
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        engine.start()
+        try:
+            yield engine
+        finally:
+            if received:
+                engine.request_stop(f"{signal.Signals(received[0]).name} received")
+            engine.stop(engine.stop_reason or "stopped")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait(engine: "Engine") -> None:
+    """Until the line wants to be stopped."""
+    while not engine.done.wait(0.5):
+        pass
+
+
+def wait_with_screen(engine: "Engine", config_path: Path) -> None:
+    """Until the line wants to be stopped or the screen's window is closed; a screen that crashes is opened
+    again."""
+    crashes_s: list[float] = []
+    screen = subprocess.Popen(screen_command(config_path))
+    try:
+        while not engine.done.wait(0.2):
+            status = screen.poll()
+            if status is None:
+                continue
+            if status == 0:
+                engine.request_stop("the window was closed")
+                return
+            now_s = time.monotonic()
+            crashes_s = [crash_s for crash_s in crashes_s if now_s - crash_s < 60] + [now_s]
+            if len(crashes_s) > _UI_CRASHES_PER_MINUTE:
+                print("station: the screen keeps failing; the line runs on without it", file=sys.stderr)
+                wait(engine)
+                return
+            screen = subprocess.Popen(screen_command(config_path))
+    finally:
+        if screen.poll() is None:
+            screen.terminate()
+            try:
+                screen.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                screen.kill()
+                screen.wait()
+
+
+def screen_command(config_path: Path, *, kiosk: bool = False) -> list[str]:
+    """The command that opens the screen; it is a program of its own."""
+    return [sys.executable, "-m", "ui", "--config", str(config_path), *(["--kiosk"] if kiosk else [])]
+
+
+def has_display() -> bool:
+    """Whether a window can be opened."""
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def run_figures(engine: "Engine") -> dict[str, Any]:
+    """The run's account and speed, from the record. Truth-dependent keys are null: a real line knows no
+    truth."""
+    from station.run_figures import read_run, speed_figures
+
+    account = engine.ledger.snapshot()
+    parts = read_run(engine.config.database_path, engine.run_id)
+    return {
+        "triggered": account.triggered,
+        "pass": account.passed,
+        "recheck": account.recheck,
+        "reject": account.reject,
+        "not_inspected": account.not_inspected,
+        "rows": len(parts),
+        "image_auroc": None,
+        "escapes": None,
+        "overkill": None,
+        **speed_figures(parts),
+    }
+
+
+def finish(engine: "Engine", as_json: bool, more_figures: dict[str, Any]) -> int:
+    """Say how the run went; 0 when every part is accounted for and no stage failed."""
+    account = engine.ledger.snapshot()
+    figures = run_figures(engine) | more_figures
+    print(f"station: {engine.stop_reason}; {account_text(account)}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(figures), flush=True)
+    whole = account.triggered == account.rows == figures["rows"] and account.balanced()
+    if not whole:
+        print("station: the account does not balance; see the log", file=sys.stderr)
+    return 0 if whole and not engine.fault else 1
+
+
+def account_text(account: "LedgerSnapshot") -> str:
+    """The ledger's equation in one line."""
+    return (
+        f"triggered {account.triggered} = {account.passed} pass + {account.recheck} recheck + {account.reject} reject "
+        f"+ {account.not_inspected} not inspected + {account.in_flight} in flight; {account.rows} rows"
+    )
