@@ -1,7 +1,7 @@
 """The contract every camera keeps (`simulated`, `replay`, `pylon`).
 
-One thread, the acquisition thread, is the only caller. `open` undoes itself when it fails. `close` may be
-called at any time, any number of times.
+One thread, the acquisition thread, is the only caller. `open` undoes itself when it fails, and starts over
+when the camera is open already. `close` may be called in any state, any number of times.
 """
 
 from typing import Protocol
@@ -25,6 +25,9 @@ class Camera(Protocol):
     def trigger(self) -> None:
         """Ask for one exposure by software. Blocks at most ~100 ms until the camera can take a trigger.
 
+        It gives up on whatever an earlier trigger has not brought yet: a late picture is never taken for this
+        part's.
+
         Raises:
             CameraLost: the camera is gone.
             CameraError: the camera is busy, and the part is missed; or it is not open.
@@ -32,9 +35,7 @@ class Camera(Protocol):
         ...
 
     def retrieve(self, timeout_s: float) -> Grab | None:
-        """The next buffer in order, or None when none came within `timeout_s`.
-
-        Never older than the first `trigger` that has not been answered.
+        """The next buffer in order, never older than the last `trigger`; None when none came in `timeout_s`.
 
         Raises:
             CameraLost: the camera is gone.

@@ -83,8 +83,8 @@ class PylonConfig(_Strict):
         serial: the camera's serial number; empty takes the only camera there is.
         settings_file: a .pfs file to load, verify and read back; None leaves the camera as it is.
         pixel_format: a pylon name such as Mono8, BayerRG8, RGB8Packed; empty leaves the camera's.
-        width_px: region of interest, 0 = the sensor's.
-        height_px: region of interest, 0 = the sensor's.
+        width_px: region of interest, centred on the sensor; 0 leaves the camera's.
+        height_px: likewise.
         exposure_us: exposure time in microseconds, 0 = the camera's.
         gain_db: gain in decibels, or raw units on older cameras; None = the camera's.
         trigger_source: `Software`, or an input line such as `Line1`.

@@ -7,20 +7,17 @@ The next part is rendered on one thread of this camera as soon as the previous p
 that the time from trigger to picture is the pretended transfer, not the drawing; `close` joins the thread.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 
+from drivers.ahead import Ahead
 from drivers.buttons import render_part
 from drivers.config import SimulatedConfig
 from drivers.errors import CameraError, CameraLost, CameraNotFound
 from drivers.types import CameraInfo, Grab, ImageRgb
-
-BUFFERS = 10  # exposures held until retrieved; one more is lost, as in a real driver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +54,8 @@ class SimulatedCamera:
         """Nothing is rendered and no thread started before `open`."""
         self._config = config
         self._faults = faults or SimulatedFaults()
-        self._renderer: ThreadPoolExecutor | None = None
-        self._closed = threading.Event()
-        self._ahead: dict[int, Future[ImageRgb]] = {}  # at most one: the next part
-        self._exposures: deque[_Exposure] = deque()
+        self._ahead: Ahead[ImageRgb] | None = None  # None while closed
+        self._exposure: _Exposure | None = None
         self._part_index = 0  # of the next trigger; goes on across reopening, as the line does
         self._frame_id = 0
         self._busy_until_ns = 0
@@ -74,12 +69,11 @@ class SimulatedCamera:
         if self._opens_to_fail:
             self._opens_to_fail -= 1
             raise CameraNotFound(f"{config.camera_id}: the simulated camera is still unplugged; try again")
-        self._closed.clear()
         self._lost = False
         self._frame_id = 0
         self._busy_until_ns = 0
-        self._renderer = ThreadPoolExecutor(1, thread_name_prefix="simulated")
-        self._render(self._part_index).result()
+        self._ahead = Ahead(self._picture, "simulated")
+        self._ahead.begin(self._part_index).result()
         return CameraInfo(
             camera_id=config.camera_id,
             model="Simulated button line",
@@ -95,7 +89,7 @@ class SimulatedCamera:
             CameraLost: the camera was unplugged.
             CameraError: it is not open, or still busy with the previous exposure; the part is missed.
         """
-        if self._renderer is None:
+        if self._ahead is None:
             raise CameraError(f"{self._config.camera_id}: trigger on a closed camera; open it first")
         part_index = self._part_index
         self._part_index += 1
@@ -114,41 +108,39 @@ class SimulatedCamera:
         frame_id = self._frame_id
         self._frame_id += 1
         self._busy_until_ns = now_ns + round(self._config.transfer_ms * 1e6)
-        if part_index in self._faults.lose or len(self._exposures) >= BUFFERS:
+        self._exposure = None
+        if part_index in self._faults.lose:
             return
         every = self._config.failed_every
         failed = part_index in self._faults.fail or (every > 0 and (frame_id + 1) % every == 0)
-        image = None if failed else self._render(part_index)
-        self._exposures.append(_Exposure(part_index, frame_id, self._busy_until_ns, image))
+        image = None if failed else self._ahead.begin(part_index)
+        self._exposure = _Exposure(part_index, frame_id, self._busy_until_ns, image)
 
     def retrieve(self, timeout_s: float) -> Grab | None:
-        """The oldest exposure not handed out yet, or None after `timeout_s` (at once when closed meanwhile).
+        """The last trigger's picture, or None when it has not arrived after `timeout_s`.
 
         Raises:
             CameraLost: the camera was unplugged.
             CameraError: it is not open.
         """
-        if self._renderer is None:
+        if self._ahead is None:
             raise CameraError(f"{self._config.camera_id}: retrieve on a closed camera; open it first")
         self._raise_if_lost()
         deadline_ns = time.perf_counter_ns() + round(timeout_s * 1e9)
-        if not self._exposures:
-            self._closed.wait(timeout_s)
+        exposure = self._exposure
+        if exposure is None or exposure.ready_ns > deadline_ns:
+            time.sleep(timeout_s)
             return None
-        exposure = self._exposures[0]
-        wait_ns = min(exposure.ready_ns, deadline_ns) - time.perf_counter_ns()
-        if (wait_ns > 0 and self._closed.wait(wait_ns / 1e9)) or exposure.ready_ns > deadline_ns:
-            return None
+        time.sleep(max(0.0, (exposure.ready_ns - time.perf_counter_ns()) / 1e9))
         image_rgb: ImageRgb | None = None
         if exposure.image is not None:
             try:
                 image_rgb = exposure.image.result(max(0.0, (deadline_ns - time.perf_counter_ns()) / 1e9))
             except FutureTimeoutError:
                 return None
-        self._exposures.popleft()
         captured_ns = time.perf_counter_ns()
-        if not self._exposures:
-            self._render(self._part_index)
+        self._exposure = None
+        self._ahead.begin(self._part_index)
         return Grab(
             frame_id=exposure.frame_id,
             image_rgb=image_rgb,
@@ -158,26 +150,17 @@ class SimulatedCamera:
         )
 
     def close(self) -> None:
-        """Join the render thread; a `retrieve` in progress returns None."""
-        self._closed.set()
-        renderer, self._renderer = self._renderer, None
-        if renderer is not None:
-            renderer.shutdown(wait=True, cancel_futures=True)
-        self._exposures.clear()
-        self._ahead.clear()
+        """Join the render thread."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
+        self._exposure = None
 
     def _raise_if_lost(self) -> None:
         if self._lost:
             raise CameraLost(
                 f"{self._config.camera_id}: the simulated camera was unplugged; close and open it again"
             )
-
-    def _render(self, part_index: int) -> Future[ImageRgb]:
-        """The picture of a part, begun at the first call for it, forgotten at the first call for another."""
-        if part_index not in self._ahead:
-            assert self._renderer is not None
-            self._ahead = {part_index: self._renderer.submit(self._picture, part_index)}
-        return self._ahead[part_index]
 
     def _picture(self, part_index: int) -> ImageRgb:
         config = self._config

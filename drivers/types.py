@@ -60,10 +60,17 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class CameraInfo:
-    """What an opened camera says of itself."""
+    """What an opened camera says of itself.
+
+    Attributes:
+        width_px: of every image; where `fixed_size` is false, of the first one.
+        height_px: likewise.
+        fixed_size: every image must have this size (a sensor); false for a folder of pictures of many sizes.
+    """
 
     camera_id: str
     model: str
     serial: str
     width_px: int
     height_px: int
+    fixed_size: bool = True
