@@ -74,9 +74,7 @@ def chunked_scan(
     return _finish(torch.cat(ys, dim=-1), u, D, z)
 
 
-def _scan_chunk(
-    h: Tensor, A: Tensor, step: Tensor, u: Tensor, B: Tensor, C: Tensor
-) -> tuple[Tensor, Tensor]:
+def _scan_chunk(h: Tensor, A: Tensor, step: Tensor, u: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     """Advance one chunk.
 
     Args:
