@@ -1,9 +1,9 @@
-"""A Basler camera through pypylon; nothing else here imports pypylon. Pylon's camera emulator is the same API.
+"""A Basler camera through pypylon, which only this file imports. Pylon's camera emulator is the same API.
 
 What bites, and what is done about it:
 - Triggers fired while the camera is busy vanish without a trace: `WaitForFrameTriggerReady` comes first.
-- A picture that is late for its own part must not be taken for the next one's: a trigger whose predecessor was
-  not answered restarts grabbing, which throws away everything in flight.
+- A picture that is late for its own part must not be taken for the next one's: a trigger whose predecessor
+  was not answered restarts grabbing, which throws away everything in flight.
 - Unplugging raises nothing by itself: removal is polled in every slice of a wait.
 - Results are copied out and released at once; a held or freed one starves or corrupts the pool.
 - A settings file can be accepted wrongly: it is loaded with validation, read back, and compared.
@@ -11,9 +11,11 @@ What bites, and what is done about it:
 
 import math
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from drivers.config import PylonConfig
 from drivers.errors import CameraError, CameraLost, CameraNotFound, CameraSettingsError
+from drivers.genapi import FrameIds, same_value, settings_of
 from drivers.types import CameraInfo, Grab, ImageRgb
 
 with warnings.catch_warnings():
@@ -72,7 +75,7 @@ class PylonCamera:
         """Find the camera, load, write and verify its settings, start grabbing.
 
         Raises:
-            CameraNotFound: no camera with this serial, several and no serial, or it is taken by another program.
+            CameraNotFound: no camera of this serial, several and no serial, or another program has it.
             CameraSettingsError: a setting was refused or reads back differently.
         """
         self.close()
@@ -92,6 +95,7 @@ class PylonCamera:
                 serial=info.GetSerialNumber(),
                 width_px=self._camera.Width.Value,
                 height_px=self._camera.Height.Value,
+                fixed_size=self._config.image_folder is None,
             )
         except genicam.GenericException as error:
             self.close()
@@ -110,7 +114,7 @@ class PylonCamera:
         camera = self._opened()
         if self._config.trigger_source != "Software":
             raise CameraError(
-                f"{self._name()}: triggered by {self._config.trigger_source}, cannot be triggered by software; "
+                f"{self._name()}: triggered by {self._config.trigger_source}, not by software; "
                 f"set `trigger_source: Software` for that"
             )
         try:
@@ -119,9 +123,7 @@ class PylonCamera:
                 self._frame_ids.restart()
                 camera.StartGrabbing(pylon.GrabStrategy_OneByOne)
             if not camera.WaitForFrameTriggerReady(_SLICE_MS, pylon.TimeoutHandling_Return):
-                raise CameraError(
-                    f"{self._name()}: not ready for a trigger after {_SLICE_MS} ms; trigger more slowly"
-                )
+                raise CameraError(f"{self._name()}: still busy after {_SLICE_MS} ms; trigger more slowly")
             camera.TriggerSoftware.Execute()
         except genicam.GenericException as error:
             self._raise_if_removed()
@@ -163,8 +165,8 @@ class PylonCamera:
         for step in (camera.StopGrabbing, camera.DestroyDevice):
             try:
                 step()
-            except genicam.GenericException:  # noqa: PERF203 (a removed device refuses; letting go is all there is)
-                continue
+            except genicam.GenericException:
+                continue  # a removed device refuses; letting go of it is all there is
 
     def _open_device(self) -> Any:
         config = self._config
@@ -173,18 +175,15 @@ class PylonCamera:
             os.environ.setdefault("PYLON_CAMEMU", str(int(number) + 1 if number.isdecimal() else 1))
         factory = pylon.TlFactory.GetInstance()
         # Never an emulated camera for a real one, nor the other way round.
-        present = [
-            d for d in factory.EnumerateDevices() if (d.GetDeviceClass() == EMULATOR_CLASS) == config.emulated
-        ]
+        devices = factory.EnumerateDevices()
+        present = [d for d in devices if (d.GetDeviceClass() == EMULATOR_CLASS) == config.emulated]
         serials = [d.GetSerialNumber() for d in present]
         matching = [d for d in present if config.serial in ("", d.GetSerialNumber())]
         found = f"found: {', '.join(serials) or 'none'}"
         if not matching:
-            hint = (
-                "PYLON_CAMEMU must be set before pylon is first used"
-                if config.emulated
-                else "check cable and power"
-            )
+            hint = "check cable and power"
+            if config.emulated:
+                hint = "set PYLON_CAMEMU to how many emulated cameras there are, before the program starts"
             raise CameraNotFound(f"{self._name()}: no such camera ({found}); {hint}")
         if len(matching) > 1:
             raise CameraNotFound(f"{self._name()}: several cameras ({found}); set `serial` to one of them")
@@ -198,7 +197,7 @@ class PylonCamera:
         if result.TimeStamp:
             facts["device_timestamp"] = result.TimeStamp
         if not result.GrabSucceeded():
-            error = f"buffer failed: {result.GetErrorDescription() or 'no description'} (0x{result.GetErrorCode():x})"
+            error = f"buffer failed: {result.GetErrorDescription()} (code 0x{result.GetErrorCode():x})"
             return Grab(frame_id, None, captured_ns, error, facts)
         if not (result.Width and result.Height):  # the last frame of an unplugged camera can have no rows
             return Grab(
@@ -222,29 +221,6 @@ class PylonCamera:
         return f"{self._config.camera_id} ({kind} {self._config.serial or 'of any serial'})"
 
 
-class FrameIds:
-    """Frame ids that only rise, from block ids that wrap at 16 bits (GigE Vision 1.x: 65535 -> 1) and restart."""
-
-    def __init__(self) -> None:
-        """As after StartGrabbing."""
-        self._base = 0
-        self._last_block = -1
-        self._last_id = -1
-
-    def of(self, block_id: int) -> int:
-        """The frame id of the next buffer."""
-        if self._last_block - block_id > 32768:
-            self._base += 65535
-        self._last_block = block_id
-        self._last_id = self._base + block_id
-        return self._last_id
-
-    def restart(self) -> None:
-        """Grabbing starts anew; the device's counter too."""
-        self._base = self._last_id + 1
-        self._last_block = -1
-
-
 class CameraSettings:
     """Writes a configuration to an opened camera that does not grab, and verifies it."""
 
@@ -255,7 +231,7 @@ class CameraSettings:
         self.pixel_format = ""
         """As read back."""
         self.facts: dict[str, float | int | str] = {}
-        """exposure_us and gain as read back, for each frame."""
+        """Exposure and gain as read back, for each frame."""
 
     def apply(self) -> None:
         """Settings file, then what the configuration adds, then the trigger.
@@ -265,95 +241,75 @@ class CameraSettings:
         """
         config = self._config
         if config.settings_file is not None:
-            self._load_file()
+            self._load_file(config.settings_file)
         if config.pixel_format:
             self._set("PixelFormat", config.pixel_format)
         self.pixel_format = self._camera.PixelFormat.Value
         if self.pixel_format not in TO_RGB:
-            raise CameraSettingsError(
-                f"{config.camera_id}: pixel format {self.pixel_format} is not read here; "
-                f"set `pixel_format` to one of {', '.join(TO_RGB)}"
+            readable = ", ".join(TO_RGB)
+            raise self._error(
+                f"pixel format {self.pixel_format} is not read here; set `pixel_format`: {readable}"
             )
-        self._set_region()
+        self._set_region("Width", "OffsetX", config.width_px)
+        self._set_region("Height", "OffsetY", config.height_px)
+        exposure = self._first_of("ExposureTimeAbs", "ExposureTime")
+        gain = self._first_of("Gain", "GainRaw")
         if config.exposure_us:
             self._switch_off("ExposureAuto")
-            self._set(self._first_of("ExposureTimeAbs", "ExposureTime"), config.exposure_us, within=0.01)
+            self._set(exposure, config.exposure_us, within=0.01)
         if config.gain_db is not None:
             self._switch_off("GainAuto")
-            gain = self._first_of("Gain", "GainRaw")
             self._set(gain, config.gain_db if gain == "Gain" else round(config.gain_db), within=0.1)
         if config.image_folder is not None:
-            self._show_files()
+            self._show_files(config.image_folder)
         self._set("TriggerSelector", "FrameStart")
         self._set("TriggerMode", "On")
         self._set("TriggerSource", config.trigger_source)
-        for fact, names in (
-            ("exposure_us", ("ExposureTimeAbs", "ExposureTime")),
-            ("gain_db", ("Gain",)),
-            ("gain_raw", ("GainRaw",)),
-        ):
-            for name in names:
-                if fact not in self.facts and self._node(name).IsReadable():
-                    self.facts[fact] = self._node(name).Value
+        for fact, name in (("exposure_us", exposure), ("gain_db" if gain == "Gain" else "gain_raw", gain)):
+            if self._node(name).IsReadable():
+                self.facts[fact] = self._node(name).Value
 
-    def _load_file(self) -> None:
-        path = self._config.settings_file
-        assert path is not None
+    def _load_file(self, path: Path) -> None:
         if not path.is_file():
-            raise CameraSettingsError(
-                f"{self._config.camera_id}: no settings file {path}; correct `settings_file`"
-            )
+            raise self._error(f"no settings file {path}; correct `settings_file`")
         try:
             pylon.FeaturePersistence.Load(str(path), self._camera.GetNodeMap(), True)
-            now = settings_of(pylon.FeaturePersistence.SaveToString(self._camera.GetNodeMap()))
+            actual = settings_of(pylon.FeaturePersistence.SaveToString(self._camera.GetNodeMap()))
         except genicam.GenericException as error:
-            raise CameraSettingsError(
-                f"{self._config.camera_id}: settings file {path} refused ({_line(error)}); save it anew from this camera"
-            ) from error
+            raise self._error(f"settings file {path} refused ({_line(error)}); save it anew") from error
         wanted = settings_of(path.read_text(encoding="utf-8"))
         if "PixelFormat" not in wanted and not self._config.pixel_format:
-            raise CameraSettingsError(
-                f"{self._config.camera_id}: settings file {path} has lost PixelFormat; set `pixel_format`"
-            )
+            raise self._error(f"settings file {path} has lost PixelFormat; set `pixel_format`")
         for name, value in wanted.items():
-            if not _same(value, now.get(name, "")):
-                raise CameraSettingsError(
-                    f"{self._config.camera_id}: {name} of settings file {path} should be {value} and reads back "
-                    f"{now.get(name, 'nothing')}; save it anew from this camera"
-                )
+            found = actual.get(name, "nothing")
+            if not same_value(value, found):
+                raise self._error(f"{name} is {value} in {path} and reads back {found}; save the file anew")
 
-    def _set_region(self) -> None:
-        for size, offset, wanted_px in (
-            ("Width", "OffsetX", self._config.width_px),
-            ("Height", "OffsetY", self._config.height_px),
-        ):
-            if wanted_px:
-                movable = self._node(offset).IsWritable()
-                if movable:
-                    self._set(offset, 0)  # an old offset limits the size
-                self._set(size, wanted_px)
-                if movable:
-                    node = self._node(offset)
-                    self._set(offset, node.Max // 2 // node.Inc * node.Inc)
+    def _set_region(self, size: str, offset: str, wanted_px: int) -> None:
+        """A centred region of interest along one axis."""
+        if not wanted_px:
+            return
+        movable = self._node(offset).IsWritable()
+        if movable:
+            self._set(offset, 0)  # an old offset limits the size
+        self._set(size, wanted_px)
+        if movable:
+            node = self._node(offset)
+            self._set(offset, node.Max // 2 // node.Inc * node.Inc)
 
-    def _show_files(self) -> None:
-        path = self._config.image_folder
-        assert path is not None
+    def _show_files(self, path: Path) -> None:
         if not path.exists():
-            raise CameraSettingsError(
-                f"{self._config.camera_id}: no file or folder {path}; correct `image_folder`"
-            )
+            raise self._error(f"no file or folder {path}; correct `image_folder`")
         self._set("TestImageSelector", "Off")
         self._set("ImageFilename", str(path))
         self._set("ImageFileMode", "On")
 
     def _node(self, name: str) -> Any:
-        return getattr(
-            self._camera, name
-        )  # always there in Python; whether the camera has it, IsWritable says
+        # Every name is there in Python; IsWritable and IsReadable say whether the camera has it.
+        return getattr(self._camera, name)
 
     def _first_of(self, *names: str) -> str:
-        return next((name for name in names if self._node(name).IsWritable()), names[-1])
+        return next((name for name in names if self._node(name).IsReadable()), names[-1])
 
     def _switch_off(self, name: str) -> None:
         if self._node(name).IsWritable():
@@ -362,43 +318,23 @@ class CameraSettings:
     def _set(self, name: str, value: str | float, within: float = 0.0) -> None:
         """Write one setting and read it back; `within`: tolerated difference, relative above 1."""
         node = self._node(name)
+        if not node.IsWritable():
+            raise self._error(f"this camera has no writable {name} (wanted {value}); leave it out")
         try:
-            if not node.IsWritable():
-                raise CameraSettingsError(
-                    f"{self._config.camera_id}: this camera has no {name} to set to {value}"
-                )
             node.Value = value
             actual = node.Value
         except genicam.GenericException as error:
-            raise CameraSettingsError(
-                f"{self._config.camera_id}: {name} = {value} refused: {_line(error)}"
-            ) from error
+            raise self._error(f"{name} = {value} refused ({_line(error)})") from error
         same = actual == value
-        if within and not same:
-            same = abs(float(actual) - float(value)) <= within * max(1.0, abs(float(value)))
+        if not same and within:
+            same = math.isclose(float(actual), float(value), rel_tol=within, abs_tol=within)
         if not same:
-            raise CameraSettingsError(
-                f"{self._config.camera_id}: {name} was set to {value} and reads back {actual}; use a value it takes"
-            )
+            raise self._error(f"{name} was set to {value} and reads back {actual}; use a value it takes")
 
-
-def settings_of(text: str) -> dict[str, str]:
-    """Name (with its selector) -> value of a GenApi persistence file."""
-    settings = {}
-    for line in text.splitlines():
-        if line.strip() and not line.startswith("#"):
-            name, _, value = line.rpartition("\t")
-            settings[name.strip()] = value.strip()
-    return settings
-
-
-def _same(wanted: str, actual: str) -> bool:
-    try:
-        return math.isclose(float(wanted), float(actual), rel_tol=1e-4)
-    except ValueError:
-        return wanted == actual
+    def _error(self, text: str) -> CameraSettingsError:
+        return CameraSettingsError(f"{self._config.camera_id}: {text}")
 
 
 def _line(error: Exception) -> str:
     """A GenICam message without the place in its C++ source."""
-    return str(error).split(" : ")[0].splitlines()[0].strip()
+    return re.sub(r"\s*: \w+ thrown .*", "", str(error).strip().splitlines()[0])
