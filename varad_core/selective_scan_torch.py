@@ -1,7 +1,6 @@
 """The recurrence in plain torch: a step loop to be believed, and a chunked form to be compared with.
 
-Both take arguments already checked by `varad_core.selective_scan` (grouped B and C, one dtype, one device) and
-leave the gradients to autograd.
+Both take checked arguments and leave the gradients to autograd.
 """
 
 import math
@@ -11,21 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from varad_core.selective_scan_inputs import ScanInputs
+
 CHUNK_STEPS = 64  # (D, 64, N) temporaries stay in the last-level cache at the sizes used here
 
 
-def reference_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> Tensor:
-    """One step after the other, as the definition reads. In float64 it is the oracle of every other backend."""
+def reference_scan(inputs: ScanInputs) -> Tensor:
+    """One step after the other, as the definition reads. In float64 it is every other backend's oracle."""
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
     step = _step_size(delta, delta_bias, delta_softplus)
     channels_per_group = u.shape[1] // B.shape[1]
     h = torch.zeros_like(u[:, :, :1] * A)  # (Bt, D, N)
@@ -39,22 +31,13 @@ def reference_scan(
     return _finish(torch.stack(ys, dim=-1), u, D, z)
 
 
-def chunked_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> Tensor:
-    """Two-level scan: sqrt(chunk) rows advance side by side, then take over the state of the row before.
+def chunked_scan(inputs: ScanInputs) -> Tensor:
+    """Two-level scan: the rows of a chunk advance side by side, then take over the state of the row before.
 
-    Only products of decays are formed, never quotients, so it is as stable as the step loop. Under autograd each
-    chunk is recomputed in the backward pass, which keeps one state per chunk instead of one per step.
+    Only products of decays are formed, never quotients, so it is as stable as the step loop. Under autograd
+    each chunk is recomputed in the backward pass, which keeps one state per chunk instead of one per step.
     """
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
     step = _step_size(delta, delta_bias, delta_softplus)
     batch, channels, length = u.shape
     groups, states = B.shape[1:3]
@@ -94,7 +77,8 @@ def _scan_chunk(h: Tensor, A: Tensor, step: Tensor, u: Tensor, B: Tensor, C: Ten
     padding = (0, rows * columns - steps)  # a step of size 0 leaves the state as it is
 
     def fold(x: Tensor) -> Tensor:  # (..., T) -> (..., rows, columns)
-        return F.pad(x, padding).unflatten(-1, (rows, columns))
+        folded: Tensor = F.pad(x, padding).unflatten(-1, (rows, columns))
+        return folded
 
     step, u = fold(step), fold(u)
     B, C = (fold(x).permute(0, 1, 3, 4, 2).unsqueeze(2) for x in (B, C))  # (Bt, G, 1, rows, columns, N)

@@ -1,0 +1,264 @@
+"""The loops of the CPU recurrence, compiled by numba: one forward kernel, one backward kernel.
+
+How they are fast: the `LANES` channels of a tile lie side by side in vector registers, so the exponential
+(nearly all of the work) is vectorised and a step's output needs no sum across lanes. `chunk_steps` steps of a
+tile are transposed into small buffers that stay in the cache; softplus, skip and gate happen there too. Lanes
+beyond a tile's channels hold zeros, which add nothing to any sum.
+
+Arguments, for both kernels: tiles first to last (exclusive) are computed; u, delta, z (Bt, D, L), z empty for
+no gate; A2 = A * log2(e), (D, N); B, C (Bt, G, N, L); D and bias (D,); states (tiles, chunks, N, LANES), the
+state before each chunk, empty to store none. Any strides.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from varad_core.selective_scan_math import FASTMATH, exp2, sigmoid, softplus
+
+Array = NDArray[Any]
+LANES = 64  # of float32: four vector registers of 512 bits, or eight of 256
+LN_2 = math.log(2.0)
+
+
+@functools.cache
+def forward_kernel(dtype: torch.dtype) -> Callable[..., None]:
+    """Compile the forward kernel for float32 or float64, or load it from the cache on disk."""
+    return _compile(_forward_tiles, dtype, outputs="4 3")
+
+
+@functools.cache
+def backward_kernel(dtype: torch.dtype) -> Callable[..., None]:
+    """Compile the backward kernel for float32 or float64, or load it from the cache on disk."""
+    return _compile(_backward_tiles, dtype, outputs="4 3 3 3 3 3 3 2 3 2")
+
+
+def _compile(kernel: Callable[..., None], dtype: torch.dtype, outputs: str) -> Callable[..., None]:
+    """Compile one machine code per dtype, for arrays of any strides; `outputs` are their numbers of axes."""
+    real = numba.float32 if dtype == torch.float32 else numba.float64
+
+    def arrays(axes: str) -> list[numba.types.Array]:
+        return [numba.types.Array(real, int(ndim), "A") for ndim in axes.split()]
+
+    tiles = [numba.int64, numba.int64]
+    settings = [numba.boolean, numba.int64]
+    signature = numba.void(*tiles, *arrays("3 3 2 4 4 1 3 1"), *settings, *arrays(outputs))
+    compiled: Callable[..., None] = numba.njit(
+        signature, nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy"
+    )(kernel)
+    return compiled
+
+
+_inline = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+
+
+@_inline
+def _place(tile: int, channels: int, groups: int) -> tuple[int, int, int, int]:
+    """Return batch item, group, first channel and width of a tile."""
+    per_group = channels // groups
+    tiles_per_group = (per_group + LANES - 1) // LANES
+    item, rest = divmod(tile, groups * tiles_per_group)
+    group, k = divmod(rest, tiles_per_group)
+    return item, group, group * per_group + k * LANES, min(LANES, per_group - k * LANES)
+
+
+@_inline
+def _gather(source: Array, start: int, tile: Array) -> None:
+    """Transpose steps `start` and on of source (rows, L) into tile (steps, >= rows); zero the rest."""
+    for i in range(source.shape[0]):
+        for t in range(min(tile.shape[0], source.shape[1] - start)):
+            tile[t, i] = source[i, start + t]
+    tile[:, source.shape[0] :] = 0
+
+
+@_inline
+def _scatter(tile: Array, start: int, target: Array) -> None:
+    """Undo `_gather`: transpose the first columns of tile into steps `start` and on of target."""
+    for i in range(target.shape[0]):
+        for t in range(min(tile.shape[0], target.shape[1] - start)):
+            target[i, start + t] = tile[t, i]
+
+
+def _forward_tiles(  # noqa: PLR0912
+    first: int,
+    last: int,
+    u: Array,
+    delta: Array,
+    A2: Array,
+    B: Array,
+    C: Array,
+    D: Array,
+    z: Array,
+    bias: Array,
+    delta_softplus: bool,
+    chunk_steps: int,
+    states: Array,
+    y: Array,
+) -> None:
+    channels, length = u.shape[1:]
+    groups, n_states = B.shape[1:3]
+    u_tile, step, drive, y_tile, gate = np.zeros((5, chunk_steps, LANES), u.dtype)
+    b, c = np.empty((2, chunk_steps, n_states), u.dtype)
+    for tile in range(first, last):
+        item, group, channel, width = _place(tile, channels, groups)
+        own = slice(channel, channel + width)
+        a = np.zeros((n_states, LANES), u.dtype)
+        a[:, :width] = A2[own].T
+        skip, shift = np.zeros((2, LANES), u.dtype)
+        skip[:width] = D[own]
+        shift[:width] = bias[own]
+        h = np.zeros((n_states, LANES), u.dtype)
+        for start in range(0, length, chunk_steps):
+            if states.shape[1] > 0:
+                states[tile, start // chunk_steps] = h
+            _gather(u[item, own], start, u_tile)
+            _gather(delta[item, own], start, step)
+            _gather(B[item, group], start, b)
+            _gather(C[item, group], start, c)
+            for t in range(min(chunk_steps, length - start)):
+                for i in range(LANES):
+                    step[t, i] += shift[i]
+                if delta_softplus:
+                    for i in range(LANES):
+                        step[t, i] = softplus(step[t, i])
+                for i in range(LANES):
+                    drive[t, i] = step[t, i] * u_tile[t, i]
+                    y_tile[t, i] = skip[i] * u_tile[t, i]
+                for n in range(n_states):
+                    b_n = b[t, n]
+                    c_n = c[t, n]
+                    for i in range(LANES):
+                        h_new = exp2(step[t, i] * a[n, i]) * h[n, i] + drive[t, i] * b_n
+                        h[n, i] = h_new
+                        y_tile[t, i] += h_new * c_n
+            if z.shape[0] > 0:
+                _gather(z[item, own], start, gate)
+                for t in range(chunk_steps):
+                    for i in range(LANES):
+                        y_tile[t, i] *= gate[t, i] * sigmoid(gate[t, i])
+            _scatter(y_tile, start, y[item, own])
+
+
+def _backward_tiles(  # noqa: PLR0912, PLR0915
+    first: int,
+    last: int,
+    u: Array,
+    delta: Array,
+    A2: Array,
+    B: Array,
+    C: Array,
+    D: Array,
+    z: Array,
+    bias: Array,
+    delta_softplus: bool,
+    chunk_steps: int,
+    states: Array,
+    dout: Array,
+    du: Array,
+    ddelta: Array,
+    dA: Array,
+    dB: Array,
+    dC: Array,
+    dD: Array,
+    dz: Array,
+    dbias: Array,
+) -> None:
+    channels, length = u.shape[1:]
+    groups, n_states = B.shape[1:3]
+    chunks = (length + chunk_steps - 1) // chunk_steps
+    ln_2 = u.dtype.type(LN_2)
+    zero = u.dtype.type(0)
+    u_tile, raw, step, drive, y_tile, gate, dy = np.zeros((7, chunk_steps, LANES), u.dtype)
+    du_tile, ddelta_tile, dz_tile = np.zeros((3, chunk_steps, LANES), u.dtype)
+    b, c, db, dc = np.empty((4, chunk_steps, n_states), u.dtype)
+    decay, h = np.empty((2, chunk_steps, n_states, LANES), u.dtype)
+    for tile in range(first, last):
+        item, group, channel, width = _place(tile, channels, groups)
+        own = slice(channel, channel + width)
+        a = np.zeros((n_states, LANES), u.dtype)
+        a[:, :width] = A2[own].T
+        skip, shift, dskip, dshift, ddrive, dstep = np.zeros((6, LANES), u.dtype)
+        skip[:width] = D[own]
+        shift[:width] = bias[own]
+        da, dh = np.zeros((2, n_states, LANES), u.dtype)
+        for chunk in range(chunks - 1, -1, -1):
+            start = chunk * chunk_steps
+            steps = min(chunk_steps, length - start)
+            _gather(u[item, own], start, u_tile)
+            _gather(delta[item, own], start, raw)
+            _gather(B[item, group], start, b)
+            _gather(C[item, group], start, c)
+            _gather(dout[item, own], start, dy)
+            # The chunk's states again, from the one before it.
+            for t in range(steps):
+                before = states[tile, chunk] if t == 0 else h[t - 1]
+                for i in range(LANES):
+                    raw[t, i] += shift[i]
+                    step[t, i] = raw[t, i]
+                if delta_softplus:
+                    for i in range(LANES):
+                        step[t, i] = softplus(raw[t, i])
+                for i in range(LANES):
+                    drive[t, i] = step[t, i] * u_tile[t, i]
+                    y_tile[t, i] = skip[i] * u_tile[t, i]
+                for n in range(n_states):
+                    b_n = b[t, n]
+                    c_n = c[t, n]
+                    for i in range(LANES):
+                        decay_n = exp2(step[t, i] * a[n, i])
+                        h_new = decay_n * before[n, i] + drive[t, i] * b_n
+                        decay[t, n, i] = decay_n
+                        h[t, n, i] = h_new
+                        y_tile[t, i] += h_new * c_n
+            if z.shape[0] > 0:
+                _gather(z[item, own], start, gate)
+                for t in range(steps):
+                    for i in range(LANES):
+                        sigma = sigmoid(gate[t, i])
+                        silu = gate[t, i] * sigma
+                        dz_tile[t, i] = dy[t, i] * y_tile[t, i] * (sigma + silu - silu * sigma)
+                        dy[t, i] *= silu
+                _scatter(dz_tile, start, dz[item, own])
+            # Backwards through the steps; dh: the state's gradient through later steps only.
+            for t in range(steps - 1, -1, -1):
+                for i in range(LANES):
+                    ddrive[i] = zero
+                    dstep[i] = zero
+                for n in range(n_states):
+                    b_n = b[t, n]
+                    c_n = c[t, n]
+                    db_n = zero
+                    dc_n = zero
+                    for i in range(LANES):
+                        dh_n = dh[n, i] + c_n * dy[t, i]
+                        dc_n += dy[t, i] * h[t, n, i]
+                        db_n += dh_n * drive[t, i]
+                        ddrive[i] += dh_n * b_n
+                        ddecay = dh_n * (h[t, n, i] - drive[t, i] * b_n)  # times the decay itself
+                        dstep[i] += ddecay * a[n, i]
+                        da[n, i] += ddecay * step[t, i]
+                        dh[n, i] = dh_n * decay[t, n, i]
+                    db[t, n] = db_n
+                    dc[t, n] = dc_n
+                for i in range(LANES):
+                    dskip[i] += dy[t, i] * u_tile[t, i]
+                    du_tile[t, i] = ddrive[i] * step[t, i] + skip[i] * dy[t, i]
+                    ddelta_tile[t, i] = dstep[i] * ln_2 + ddrive[i] * u_tile[t, i]
+                if delta_softplus:
+                    for i in range(LANES):
+                        ddelta_tile[t, i] *= sigmoid(raw[t, i])
+                for i in range(LANES):
+                    dshift[i] += ddelta_tile[t, i]
+            _scatter(du_tile, start, du[item, own])
+            _scatter(ddelta_tile, start, ddelta[item, own])
+            _scatter(db, start, dB[tile])
+            _scatter(dc, start, dC[tile])
+        dA[item, own] = da[:, :width].T
+        dD[item, own] = dskip[:width]
+        dbias[item, own] = dshift[:width]
