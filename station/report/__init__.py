@@ -1,0 +1,1 @@
+"""The shift report: one window of the record as HTML, PDF and CSV."""
