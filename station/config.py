@@ -21,9 +21,7 @@ GateChoice = Annotated[SimulatedGateConfig | NoGateConfig, Field(discriminator="
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=False, allow_inf_nan=False, hide_input_in_errors=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StationSection(_Section):
@@ -145,8 +143,8 @@ class StationConfig(_Section):
             self.outputs.reject_delay_ms < self.inspection.deadline_ms
         ):
             raise ValueError(
-                f"outputs.reject_delay_ms ({self.outputs.reject_delay_ms:g}) must be at least inspection.deadline_ms "
-                f"({self.inspection.deadline_ms:g}): a late part must still be caught"
+                f"outputs.reject_delay_ms ({self.outputs.reject_delay_ms:g}) must be at least "
+                f"inspection.deadline_ms ({self.inspection.deadline_ms:g}): a late part must still be caught"
             )
         return self
 
@@ -246,9 +244,13 @@ def _shown(value: Any) -> str:
 def _without_union_tags(loc: tuple[str | int, ...], document: YamlDocument) -> Location:
     """pydantic puts the chosen driver's name into a location; the file has no such level."""
     location: Location = ()
-    for index, part in enumerate(loc):
-        longer = (*location, part)
-        is_tag = longer not in document.places and index + 1 < len(loc)
-        if not is_tag:
-            location = longer
+    value: Any = document.values
+    for part in loc:
+        if isinstance(value, dict) and part not in value and value.get("driver") == part:
+            continue
+        location = (*location, part)
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None  # a key that is missing
     return location

@@ -207,6 +207,7 @@ class Engine:
             self.recording.run_stopped(self.stop_reason)
         self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
         self._end(self.publishing, self.publishing.stop, 5)
+        self.publishing.close()
         if self._slab is not None:
             self._slab.close()
         self._inbox.close()

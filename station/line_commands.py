@@ -201,6 +201,7 @@ def finish(engine: "Engine", as_json: bool, more_figures: dict[str, Any]) -> int
 def account_text(account: "LedgerSnapshot") -> str:
     """The ledger's equation in one line."""
     return (
-        f"triggered {account.triggered} = {account.passed} pass + {account.recheck} recheck + {account.reject} reject "
-        f"+ {account.not_inspected} not inspected + {account.in_flight} in flight; {account.rows} rows"
+        f"triggered {account.triggered} = {account.passed} pass + {account.recheck} recheck "
+        f"+ {account.reject} reject + {account.not_inspected} not inspected "
+        f"+ {account.in_flight} in flight; {account.rows} rows"
     )

@@ -24,6 +24,7 @@ class Mailbox(Generic[T]):
         self._items: deque[T] = deque()
         self._counted = 0
         self._lock = threading.Lock()
+        self._closed = False
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def put(self, item: T) -> bool:
@@ -34,7 +35,7 @@ class Mailbox(Generic[T]):
                     return False
                 self._counted += 1
             self._items.append(item)
-            self.wake()
+            self._signal()
             return True
 
     def peek(self) -> T | None:
@@ -62,7 +63,12 @@ class Mailbox(Generic[T]):
 
     def wake(self) -> None:
         """Make `fileno()` readable without an item."""
-        os.eventfd_write(self._eventfd, 1)
+        with self._lock:
+            self._signal()
+
+    def _signal(self) -> None:
+        if not self._closed:
+            os.eventfd_write(self._eventfd, 1)
 
     def clear(self) -> None:
         """Make `fileno()` unreadable until the next `put` or `wake`. Call it before looking at the items."""
@@ -70,5 +76,8 @@ class Mailbox(Generic[T]):
             os.eventfd_read(self._eventfd)
 
     def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._eventfd)
+        """Close the descriptor; what is put from now on wakes nobody. May be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._eventfd)

@@ -5,6 +5,7 @@ A screen can be slow, hung or absent: previews are latest-only, events are dropp
 
 import json
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -81,6 +82,10 @@ class PublishingStage(Stage):
         self._stopping = True
         self._verdicts.wake()
 
+    def close(self) -> None:
+        """Let go of the mailbox, once the thread has ended or if it was never started."""
+        self._verdicts.close()
+
     def work(self) -> None:
         """Until stopped: events as they come, previews and status at their rates, commands at once."""
         context = zmq.Context()
@@ -101,13 +106,16 @@ class PublishingStage(Stage):
             self._publish(previews, events, commands)
         finally:
             context.destroy(linger=200)
-            self._verdicts.close()
 
     def _bind(self, context: zmq.Context[Any], kind: int, offset: int) -> zmq.Socket[Any]:
-        socket = context.socket(kind)
+        socket: zmq.Socket[Any] = context.socket(kind)
         socket.setsockopt(zmq.SNDHWM, EVENT_QUEUE_LENGTH if offset != PREVIEW_OFFSET else 2)
         socket.setsockopt(zmq.MAXMSGSIZE, _MAX_COMMAND_BYTES)  # of what comes in
-        socket.bind(endpoint(self._config.host, self._config.port, offset))
+        try:
+            socket.bind(endpoint(self._config.host, self._config.port, offset))
+        except zmq.ZMQError:
+            socket.close()
+            raise
         return socket
 
     def _publish(self, previews: zmq.Socket[Any], events: zmq.Socket[Any], commands: zmq.Socket[Any]) -> None:
@@ -119,7 +127,7 @@ class PublishingStage(Stage):
             stopping = self._stopping
             now_s = time.monotonic()
             due_s = min(next_status_s, next_preview_s if self._latest else next_status_s)
-            ready = dict(poller.poll(0 if stopping else max(0.0, (due_s - now_s) * 1e3)))
+            ready = dict(poller.poll(0 if stopping else max(0, math.ceil((due_s - now_s) * 1e3))))
             self._verdicts.clear()
             while inspection := self._verdicts.pop():
                 events.send(encode_event(self._verdict_message(inspection)))
@@ -194,4 +202,5 @@ def map_levels(anomaly_map: NDArray[np.float32], limit_reject: float) -> NDArray
     255."""
     scale = LIMIT_LEVEL / limit_reject if limit_reject > 0 else 0.0
     levels = np.nan_to_num(anomaly_map * scale, nan=255.0, posinf=255.0, neginf=0.0)
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return rounded

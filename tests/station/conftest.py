@@ -1,5 +1,6 @@
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,11 +91,13 @@ class ScriptedCamera:
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """No thread, process or descriptor outlives the test."""
-    import os
-    import threading
-
-    before = set(threading.enumerate()), set(os.listdir("/proc/self/fd"))
+    threads = set(threading.enumerate())
+    descriptors = open_descriptors()
     yield
-    assert set(threading.enumerate()) <= before[0]
-    after = {fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
-    assert len(after - before[1]) <= 1  # the listing's own
+    assert set(threading.enumerate()) <= threads
+    assert open_descriptors() <= descriptors
+
+
+def open_descriptors() -> set[str]:
+    """Descriptors of this process, by number, without the listing's own."""
+    return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
