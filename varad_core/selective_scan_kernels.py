@@ -7,7 +7,7 @@ beyond a tile's channels hold zeros, which add nothing to any sum.
 
 Arguments, for both kernels: tiles first to last (exclusive) are computed; u, delta, z (Bt, D, L), z empty for
 no gate; A2 = A * log2(e), (D, N); B, C (Bt, G, N, L); D and bias (D,); states (tiles, chunks, N, LANES), the
-state before each chunk, empty to store none. Any strides.
+state before each chunk, empty to store none. Strides are free, but for those of states.
 """
 
 import functools
@@ -30,13 +30,13 @@ LN_2 = math.log(2.0)
 @functools.cache
 def forward_kernel(dtype: torch.dtype) -> Callable[..., None]:
     """Compile the forward kernel for float32 or float64, or load it from the cache on disk."""
-    return _compile(_forward_tiles, dtype, outputs="4 3")
+    return _compile(_forward_tiles, dtype, outputs="3")
 
 
 @functools.cache
 def backward_kernel(dtype: torch.dtype) -> Callable[..., None]:
     """Compile the backward kernel for float32 or float64, or load it from the cache on disk."""
-    return _compile(_backward_tiles, dtype, outputs="4 3 3 3 3 3 3 2 3 2")
+    return _compile(_backward_tiles, dtype, outputs="3 3 3 3 3 3 2 3 2")
 
 
 def _compile(kernel: Callable[..., None], dtype: torch.dtype, outputs: str) -> Callable[..., None]:
@@ -46,9 +46,11 @@ def _compile(kernel: Callable[..., None], dtype: torch.dtype, outputs: str) -> C
     def arrays(axes: str) -> list[numba.types.Array]:
         return [numba.types.Array(real, int(ndim), "A") for ndim in axes.split()]
 
+    states = numba.types.Array(real, 4, "C")
+
     tiles = [numba.int64, numba.int64]
     settings = [numba.boolean, numba.int64]
-    signature = numba.void(*tiles, *arrays("3 3 2 4 4 1 3 1"), *settings, *arrays(outputs))
+    signature = numba.void(*tiles, *arrays("3 3 2 4 4 1 3 1"), *settings, states, *arrays(outputs))
     compiled: Callable[..., None] = numba.njit(
         signature, nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy"
     )(kernel)
@@ -103,14 +105,20 @@ def _forward_tiles(  # noqa: PLR0912
 ) -> None:
     channels, length = u.shape[1:]
     groups, n_states = B.shape[1:3]
-    u_tile, step, drive, y_tile, gate = np.zeros((5, chunk_steps, LANES), u.dtype)
-    b, c = np.empty((2, chunk_steps, n_states), u.dtype)
+    u_tile = np.zeros((chunk_steps, LANES), u.dtype)
+    step = np.zeros((chunk_steps, LANES), u.dtype)
+    drive = np.zeros((chunk_steps, LANES), u.dtype)
+    y_tile = np.zeros((chunk_steps, LANES), u.dtype)
+    gate = np.zeros((chunk_steps, LANES), u.dtype)
+    b = np.empty((chunk_steps, n_states), u.dtype)
+    c = np.empty((chunk_steps, n_states), u.dtype)
     for tile in range(first, last):
         item, group, channel, width = _place(tile, channels, groups)
         own = slice(channel, channel + width)
         a = np.zeros((n_states, LANES), u.dtype)
         a[:, :width] = A2[own].T
-        skip, shift = np.zeros((2, LANES), u.dtype)
+        skip = np.zeros(LANES, u.dtype)
+        shift = np.zeros(LANES, u.dtype)
         skip[:width] = D[own]
         shift[:width] = bias[own]
         h = np.zeros((n_states, LANES), u.dtype)
@@ -174,19 +182,37 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
     chunks = (length + chunk_steps - 1) // chunk_steps
     ln_2 = u.dtype.type(LN_2)
     zero = u.dtype.type(0)
-    u_tile, raw, step, drive, y_tile, gate, dy = np.zeros((7, chunk_steps, LANES), u.dtype)
-    du_tile, ddelta_tile, dz_tile = np.zeros((3, chunk_steps, LANES), u.dtype)
-    b, c, db, dc = np.empty((4, chunk_steps, n_states), u.dtype)
-    decay, h = np.empty((2, chunk_steps, n_states, LANES), u.dtype)
+    u_tile = np.zeros((chunk_steps, LANES), u.dtype)
+    raw = np.zeros((chunk_steps, LANES), u.dtype)
+    step = np.zeros((chunk_steps, LANES), u.dtype)
+    drive = np.zeros((chunk_steps, LANES), u.dtype)
+    y_tile = np.zeros((chunk_steps, LANES), u.dtype)
+    gate = np.zeros((chunk_steps, LANES), u.dtype)
+    dy = np.zeros((chunk_steps, LANES), u.dtype)
+    du_tile = np.zeros((chunk_steps, LANES), u.dtype)
+    ddelta_tile = np.zeros((chunk_steps, LANES), u.dtype)
+    dz_tile = np.zeros((chunk_steps, LANES), u.dtype)
+    b = np.empty((chunk_steps, n_states), u.dtype)
+    c = np.empty((chunk_steps, n_states), u.dtype)
+    db = np.empty((chunk_steps, n_states), u.dtype)
+    dc = np.empty((chunk_steps, n_states), u.dtype)
+    decay = np.empty((chunk_steps, n_states, LANES), u.dtype)
+    h = np.empty((chunk_steps, n_states, LANES), u.dtype)
     for tile in range(first, last):
         item, group, channel, width = _place(tile, channels, groups)
         own = slice(channel, channel + width)
         a = np.zeros((n_states, LANES), u.dtype)
         a[:, :width] = A2[own].T
-        skip, shift, dskip, dshift, ddrive, dstep = np.zeros((6, LANES), u.dtype)
+        skip = np.zeros(LANES, u.dtype)
+        shift = np.zeros(LANES, u.dtype)
+        dskip = np.zeros(LANES, u.dtype)
+        dshift = np.zeros(LANES, u.dtype)
+        ddrive = np.zeros(LANES, u.dtype)
+        dstep = np.zeros(LANES, u.dtype)
         skip[:width] = D[own]
         shift[:width] = bias[own]
-        da, dh = np.zeros((2, n_states, LANES), u.dtype)
+        da = np.zeros((n_states, LANES), u.dtype)
+        dh = np.zeros((n_states, LANES), u.dtype)
         for chunk in range(chunks - 1, -1, -1):
             start = chunk * chunk_steps
             steps = min(chunk_steps, length - start)
