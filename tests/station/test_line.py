@@ -38,7 +38,8 @@ def assert_whole(account: LedgerSnapshot, engine: Engine, parts: int) -> list[di
     assert account.balanced()
     assert account.triggered == parts == account.rows == len(rows)
     assert account.in_flight == 0
-    for verdict, counted in zip(Verdict, (account.passed, account.recheck, account.reject, account.not_inspected), strict=True):  # fmt: skip
+    counts = (account.passed, account.recheck, account.reject, account.not_inspected)
+    for verdict, counted in zip(Verdict, counts, strict=True):
         assert sum(row["verdict"] == verdict for row in rows) == counted
     return rows
 
@@ -239,7 +240,8 @@ def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
         config.database_path.write_bytes(b"this is no database" * 100)
         expected = "station.db"
     else:
-        other = Engine(line_config(tmp_path / "other", publishing={"port": config.publishing.port}), camera=ScriptedCamera([PASS]), command=STAND_IN)  # fmt: skip
+        same_port = line_config(tmp_path / "other", publishing={"port": config.publishing.port})
+        other = Engine(same_port, camera=ScriptedCamera([PASS]), command=STAND_IN)
         other.start(run=False)
         expected = "cannot be used"
     with pytest.raises(StartError, match=expected) as caught:
