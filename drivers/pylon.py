@@ -171,8 +171,10 @@ class PylonCamera:
     def _open_device(self) -> Any:
         config = self._config
         if config.emulated:
-            _, _, number = config.serial.rpartition("-")
-            os.environ.setdefault("PYLON_CAMEMU", str(int(number) + 1 if number.isdecimal() else 1))
+            number = re.fullmatch(
+                r"0815-00(\d\d)", config.serial
+            )  # the emulators' serials count from 0815-0000
+            os.environ.setdefault("PYLON_CAMEMU", str(int(number[1]) + 1 if number else 1))
         factory = pylon.TlFactory.GetInstance()
         # Never an emulated camera for a real one, nor the other way round.
         devices = factory.EnumerateDevices()
