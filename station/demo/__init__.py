@@ -1,0 +1,1 @@
+"""The demo: a model of rendered buttons, its card, and how both are made."""

@@ -1,0 +1,183 @@
+"""`station train` and `station evaluate`: arguments in, `varad_core` called, figures out."""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from varad_core.types import DataError
+
+if TYPE_CHECKING:
+    from varad_core.config import VaradConfig
+
+DEFAULT_KEYS = Path("keys")
+PRESET_STEPS_HELP = "optimiser steps (default: the preset's)"
+
+
+def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the two commands."""
+    train = subparsers.add_parser("train", help="train a model on pictures of good parts")
+    source = train.add_mutually_exclusive_group(required=True)
+    source.add_argument("--good", type=Path, metavar="DIR", help="folder of pictures of good parts")
+    source.add_argument("--demo", action="store_true", help="train the demo's model on rendered parts")
+    train.add_argument("--recipe", metavar="NAME", help="the product; required with --good")
+    train.add_argument("--out", type=Path, metavar="FILE", help="bundle to write (default: NAME.safetensors)")
+    train.add_argument(
+        "--keys", type=Path, default=DEFAULT_KEYS, metavar="DIR",
+        help="folder of the signing key, made on first use (default: keys)",
+    )  # fmt: skip
+    train.add_argument(
+        "--parts", type=int, default=400, metavar="N", help="with --demo: good parts to render"
+    )
+    _add_model_arguments(train)
+    train.set_defaults(func=run_train)
+
+    evaluate = subparsers.add_parser("evaluate", help="train and test on a folder in the layout of MVTec AD")
+    evaluate.add_argument(
+        "data", type=Path, metavar="DATA", help="folder with train/good, test/* and ground_truth/*"
+    )
+    evaluate.add_argument(
+        "--limit-train", type=int, default=0, metavar="N", help="use at most N training images"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print nothing but the JSON line")
+    _add_model_arguments(evaluate)
+    evaluate.set_defaults(func=run_evaluate)
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    from varad_core.config import AlignmentName, Preset, TokenizerName
+
+    parser.add_argument("--preset", choices=get_args(Preset), default="station")
+    parser.add_argument("--tokenizer", choices=get_args(TokenizerName), default="embedded")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the tokenizer's weights; default: download them"
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=256, metavar="PX", help="working size (default: 256)"
+    )
+    parser.add_argument("--alignment", choices=get_args(AlignmentName), default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help=PRESET_STEPS_HELP)
+    parser.add_argument("--minutes", type=float, help="wall time of the training loop, instead of steps")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+
+
+def _config(arguments: argparse.Namespace) -> "VaradConfig":
+    """The configuration that the arguments ask for; `--demo` fixes its own.
+
+    Raises:
+        DataError: a value is out of range.
+    """
+    from varad_core.config import default_config
+
+    try:
+        config = default_config(
+            arguments.preset, arguments.tokenizer, arguments.image_size, arguments.alignment, arguments.seed
+        )
+        training = config.training
+        if arguments.minutes is not None:
+            training = replace(training, steps=arguments.steps or 0, minutes=arguments.minutes)
+        elif arguments.steps is not None:
+            training = replace(training, steps=arguments.steps)
+        return replace(config, training=training)
+    except ValueError as error:
+        raise DataError(f"arguments: {error}") from error
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """`station train`."""
+    from varad_core.bundle import ensure_signing_key, require_writable
+    from varad_core.data import good_parts
+    from varad_core.train import train
+
+    config = _config(arguments)
+    if arguments.demo:
+        from station.demo.training import train_demo
+
+        out = arguments.out or Path("demo.safetensors")
+        require_writable(out)
+        key = ensure_signing_key(arguments.keys)
+        with _progress_bar(quiet=False) as progress:
+            print(train_demo(config, arguments.parts, out, key, progress))
+        return 0
+    if not arguments.recipe:
+        raise DataError("train: --good needs --recipe NAME, the product the model is for")
+    out = arguments.out or Path(f"{arguments.recipe}.safetensors")
+    require_writable(out)
+    images = good_parts(arguments.good)
+    key = ensure_signing_key(arguments.keys)
+    with _progress_bar(quiet=False) as progress:
+        inspector = train(
+            images,
+            config,
+            name=arguments.recipe,
+            weights=arguments.weights,
+            progress=progress,
+            device=arguments.device,
+        )
+    model_id = inspector.save(out, key)
+    limits, facts = inspector.limits, inspector.provenance
+    print(f"{out}: model {model_id}, {facts['good_parts']} good parts, {facts['fit_s']:.0f} s")
+    print(
+        f"alignment {inspector.alignment.name}, recheck above {limits.recheck:.3f}, "
+        f"reject above {limits.reject:.3f}"
+    )
+    print(
+        f"at most {limits.false_reject_bound:.1%} of good parts rejected ({limits.confidence:.0%} "
+        "confidence, "
+        f"{facts['held_out_parts']} held-out parts); 1 % needs 299 of them, 2 % 149, 5 % 59"
+    )
+    return 0
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """`station evaluate`."""
+    import json
+
+    from varad_core.evaluate import evaluate
+
+    config = _config(arguments)
+    with _progress_bar(quiet=arguments.json) as progress:
+        figures, inspector = evaluate(
+            arguments.data,
+            config,
+            weights=arguments.weights,
+            limit_train=arguments.limit_train,
+            progress=progress,
+            device=arguments.device,
+        )
+    if not arguments.json:
+        print(f"{arguments.data.name}: alignment {inspector.alignment.name}, {inspector.limits}")
+    print(json.dumps(figures.to_dict()))
+    return 0
+
+
+class _progress_bar:  # noqa: N801 - reads as a function
+    """A tqdm bar per stage, on stderr."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.stage = ""
+        self.bar: Any = None
+
+    def __enter__(self) -> Callable[[str, int, int, float], None]:
+        return self.update
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, stage: str, done: int, total: int, loss: float) -> None:
+        """See `varad_core.train.Progress`."""
+        from tqdm import tqdm
+
+        if stage != self.stage:
+            if self.bar is not None:
+                self.bar.close()
+            self.stage = stage
+            self.bar = tqdm(total=total, desc=stage, disable=self.quiet or None, mininterval=0.5)
+        self.bar.update(done - self.bar.n)
+        if not math.isnan(loss):
+            self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)

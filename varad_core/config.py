@@ -1,0 +1,206 @@
+"""What decides how a VarAD model is built, trained and scored: frozen, checked, kept in the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, cast, get_args
+
+Preset = Literal["station", "paper"]
+TokenizerName = Literal[
+    "embedded", "resnet18", "dinov2_vits14", "dinov2_vitb14", "dinov3_vits16", "dinov3_vitb16"
+]
+AlignmentName = Literal["auto", "none", "disc"]
+
+PATCH_SIZE_PX: Mapping[str, int] = {  # the working size must be a multiple of it
+    "embedded": 16,
+    "resnet18": 16,
+    "dinov2_vits14": 14,
+    "dinov2_vitb14": 14,
+    "dinov3_vits16": 16,
+    "dinov3_vitb16": 16,
+}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorConfig:
+    """The autoregressive predictor.
+
+    Attributes:
+        d_model: width of the hidden state (`paper`: unused, the tokens' own width).
+        layers: scan layers (`paper`: always one per hierarchy).
+        d_state: states N per channel of the recurrence.
+        dt_rank: rank of the step-size projection.
+        directions: scan directions, 4 or 8.
+        lag_rows: M of the paper, in rows: token l is predicted from tokens up to l - M.
+        direction_loss: weight of each direction's own loss beside the fused one (`station`).
+        detach_target: whether the adapter gets no gradient through the target (`paper`; the released code:
+            no).
+    """
+
+    d_model: int = 128
+    layers: int = 2
+    d_state: int = 16
+    dt_rank: int = 8
+    directions: int = 4
+    lag_rows: int = 1
+    direction_loss: float = 0.5
+    detach_target: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "layers", "d_state", "dt_rank", "lag_rows"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1 (got {getattr(self, name)})")
+        _require(self.directions in (4, 8), f"directions must be 4 or 8 (got {self.directions})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """The training loop.
+
+    Attributes:
+        seed: of the split, the initial weights, the batches and the clusters.
+        steps: optimiser steps; 0 = until `minutes`.
+        minutes: wall time for the loop; 0 = until `steps`.
+        batch_size: images per step.
+        learning_rate: peak, AdamW.
+        holdout_share: share of the good parts kept from the loop for calibration and limits.
+        false_reject_target: wanted bound on the share of good parts rejected.
+        confidence: of that bound.
+        recheck_quantile: share of held-out good parts below the recheck limit.
+    """
+
+    seed: int = 0
+    steps: int = 300
+    minutes: float = 0.0
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+    holdout_share: float = 0.4
+    false_reject_target: float = 0.02
+    confidence: float = 0.95
+    recheck_quantile: float = 0.97
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"seed must not be negative (got {self.seed})")
+        _require(self.steps >= 0 and self.minutes >= 0, "steps and minutes must not be negative")
+        _require(
+            self.steps > 0 or self.minutes > 0, "give steps or minutes: both are 0, so nothing is trained"
+        )
+        _require(self.batch_size >= 1, f"batch_size must be at least 1 (got {self.batch_size})")
+        for name in ("holdout_share", "false_reject_target", "confidence", "recheck_quantile"):
+            value = getattr(self, name)
+            _require(0 < value < 1, f"{name} must be between 0 and 1 (got {value})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringConfig:
+    """From prediction residuals to a map and a score (`station`).
+
+    Attributes:
+        clusters: conditional Gaussians, one per cluster of the predicted token.
+        rank: directions kept per Gaussian in which it differs most from the common one.
+        prior_weight: tokens' worth of belief in the common Gaussian when a cluster's is estimated.
+        top_share: the image score is the mean of this share of the map, its highest values.
+    """
+
+    clusters: int = 32
+    rank: int = 32
+    prior_weight: float = 300.0
+    top_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        _require(self.clusters >= 1 and self.rank >= 1, "clusters and rank must be at least 1")
+        _require(self.prior_weight > 0, f"prior_weight must be positive (got {self.prior_weight})")
+        _require(0 < self.top_share <= 1, f"top_share must be in (0, 1] (got {self.top_share})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaradConfig:
+    """One model.
+
+    Attributes:
+        preset: `station` (the measured recipe) or `paper` (the published method).
+        tokenizer: the frozen backbone.
+        image_size_px: side of the square the tokenizer sees; a multiple of its patch.
+        alignment: how the part is brought to a canonical pose; `auto` decides from the training images.
+    """
+
+    preset: Preset = "station"
+    tokenizer: TokenizerName = "embedded"
+    image_size_px: int = 256
+    alignment: AlignmentName = "auto"
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("preset", Preset), ("tokenizer", TokenizerName), ("alignment", AlignmentName)):
+            allowed = get_args(kind)
+            _require(
+                getattr(self, name) in allowed,
+                f"{name} must be one of {', '.join(allowed)} (got {getattr(self, name)!r})",
+            )
+        patch = PATCH_SIZE_PX[self.tokenizer]
+        _require(
+            64 <= self.image_size_px <= 2048 and self.image_size_px % patch == 0,
+            f"image_size_px must be 64 to 2048 and a multiple of {patch} for {self.tokenizer} "
+            f"(got {self.image_size_px})",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VaradConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: a key is unknown or a value is out of range.
+        """
+        nested = {"predictor": PredictorConfig, "training": TrainingConfig, "scoring": ScoringConfig}
+        plain = {key: value for key, value in values.items() if key not in nested}
+        parts = {key: _build(kind, values.get(key, {})) for key, kind in nested.items()}
+        return cast(VaradConfig, _build(cls, {**plain, **parts}))
+
+
+def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    unknown = set(values) - {entry.name for entry in fields(kind)}
+    _require(not unknown, f"unknown keys in {kind.__name__}: {', '.join(sorted(unknown))}")
+    return kind(**values)
+
+
+def fit_image_size(image_size_px: int, tokenizer: TokenizerName) -> int:
+    """The largest multiple of the tokenizer's patch within `image_size_px` (paper: 14 * floor(s / 14))."""
+    patch = PATCH_SIZE_PX[tokenizer]
+    return patch * (image_size_px // patch)
+
+
+def default_config(
+    preset: Preset,
+    tokenizer: TokenizerName,
+    image_size_px: int,
+    alignment: AlignmentName = "auto",
+    seed: int = 0,
+) -> VaradConfig:
+    """A preset's settings. `paper` follows the released code (d_state 64, dt_rank 24, lr 5e-4, batch 2)."""
+    if preset == "paper":
+        return VaradConfig(
+            preset="paper",
+            tokenizer=tokenizer,
+            image_size_px=fit_image_size(image_size_px, tokenizer),
+            alignment="none" if alignment == "auto" else alignment,
+            predictor=PredictorConfig(layers=1, d_state=64, dt_rank=24, lag_rows=4),
+            training=TrainingConfig(seed=seed, steps=500, batch_size=2, learning_rate=5e-4),
+        )
+    return VaradConfig(
+        preset="station",
+        tokenizer=tokenizer,
+        image_size_px=fit_image_size(image_size_px, tokenizer),
+        alignment=alignment,
+        training=TrainingConfig(seed=seed),
+    )

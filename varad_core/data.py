@@ -1,0 +1,135 @@
+"""Folders of images: good parts to train on, and test sets in the layout of MVTec AD.
+
+DATA/train/good/*    DATA/test/<good|defect>/*    DATA/ground_truth/<defect>/<stem>_mask.*
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from varad_core.types import DataError
+
+ImageRgb = NDArray[np.uint8]
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MIN_GOOD_PARTS = 8
+
+
+def load_image(path: Path) -> ImageRgb:
+    """Read an image as uint8 (H, W, 3) RGB.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"image {path}: no such file")
+    image_bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    if image_bgr is None:
+        raise DataError(
+            f"image {path}: cannot be decoded; the file is damaged or not an image, remove or replace it"
+        )
+    return np.ascontiguousarray(image_bgr[..., ::-1], np.uint8)
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """The images directly in a folder, by name.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"folder {folder}: no such folder")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+class ImageFiles(Sequence[ImageRgb]):
+    """Images decoded on demand, so that a large training set need not fit in memory."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRgb: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ImageFiles": ...
+    def __getitem__(self, index: int | slice) -> "ImageRgb | ImageFiles":
+        if isinstance(index, slice):
+            return ImageFiles(self.paths[index])
+        return load_image(self.paths[index])
+
+
+def good_parts(folder: Path) -> ImageFiles:
+    """The training images of a folder.
+
+    Raises:
+        DataError: the folder is missing or holds too few images.
+    """
+    paths = image_paths(folder)
+    if len(paths) < MIN_GOOD_PARTS:
+        raise DataError(
+            f"folder {folder}: {len(paths)} images, need at least {MIN_GOOD_PARTS} good parts "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    return ImageFiles(paths)
+
+
+def images_hash(images: Iterable[ImageRgb]) -> str:
+    """sha256 over the sorted sha256s of the images: of the files' bytes, or of the pixels where no files."""
+    if isinstance(images, ImageFiles):
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in images.paths]
+    else:
+        digests = [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images]
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One image of a test set; `mask_path` is None for good parts and where there is no ground truth."""
+
+    path: Path
+    defect: str
+    mask_path: Path | None
+
+
+def labelled_images(data: Path) -> list[LabelledImage]:
+    """The test images of a set, good ones with defect ''.
+
+    Raises:
+        DataError: the folder is missing or lacks good or defective images.
+    """
+    root = data / "test"
+    if not root.is_dir():
+        raise DataError(f"folder {root}: no such folder; need {data}/test/good and {data}/test/<defect>")
+    found = list(_walk(data, root))
+    if not any(entry.defect for entry in found) or all(entry.defect for entry in found):
+        raise DataError(f"folder {root}: need images in test/good and in at least one test/<defect>")
+    return found
+
+
+def _walk(data: Path, root: Path) -> Iterator[LabelledImage]:
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        defect = "" if folder.name == "good" else folder.name
+        masks: dict[str, Path] = {}
+        if defect and (data / "ground_truth" / defect).is_dir():
+            masks = {
+                path.stem.removesuffix("_mask"): path for path in image_paths(data / "ground_truth" / defect)
+            }
+        for path in image_paths(folder):
+            yield LabelledImage(path, defect, masks.get(path.stem))
+
+
+def load_mask(path: Path) -> NDArray[np.bool_]:
+    """A ground-truth mask as bool (H, W).
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    return np.asarray(load_image(path).max(axis=2) > 0)

@@ -1,0 +1,208 @@
+"""A trained model at work: one image in, one `AnomalyResult` out."""
+
+import ctypes
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+from torch import Tensor
+
+from varad_core.alignment import Alignment, load_alignment, map_to_image
+from varad_core.bundle import load_bundle, save_bundle
+from varad_core.config import VaradConfig
+from varad_core.model import StationVarAD, VarAD, create_model
+from varad_core.scoring import CosineScoring, GaussianScoring, Scoring
+from varad_core.tokenizer import (
+    Tokenizer,
+    create_tokenizer,
+    load_tokenizer_tensors,
+    to_tensor,
+    tokenizer_tensors,
+    weights_hash,
+)
+from varad_core.types import AnomalyResult, BundleError, Limits
+
+ImageRgb = NDArray[np.uint8]
+MAX_MAP_PX = 128
+
+
+def keep_large_buffers() -> None:
+    """Have glibc reuse freed memory: page faults on large temporaries cost more than the work."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another libc
+        return
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    mallopt(m_mmap_threshold, 2**31 - 1)
+    mallopt(m_trim_threshold, 2**31 - 1)
+
+
+class Inspector:
+    """Alignment, tokenizer, predictor and scoring in one line. Not thread-safe; one per process or thread.
+
+    Attributes:
+        limits: score limits from held-out good parts.
+        model_name: the recipe it was trained for.
+        model_id: 12 hexadecimal digits of the bundle's sha256; empty until saved.
+        input_size_px: side of the square the tokenizer sees; images of any size are brought to it.
+        manifest: provenance, as stored.
+    """
+
+    def __init__(
+        self,
+        config: VaradConfig,
+        alignment: Alignment,
+        tokenizer: Tokenizer,
+        model: VarAD,
+        scoring: Scoring,
+        limits: Limits,
+        provenance: Mapping[str, Any],
+        device: str = "cpu",
+    ) -> None:
+        self.config = config
+        self.alignment = alignment
+        self.device = torch.device(device)
+        self.tokenizer = tokenizer.eval().to(self.device)
+        self.model = model.eval().to(self.device)
+        self.scoring = scoring
+        self.limits = limits
+        self.provenance = dict(provenance)
+        self.model_name = str(self.provenance.get("name", ""))
+        self.model_id = ""
+        self.input_size_px = config.image_size_px
+
+    @classmethod
+    def load(
+        cls, path: Path, *, trusted_keys: Path | None, device: str = "auto", threads: int = 0
+    ) -> "Inspector":
+        """Load, verify and build a model.
+
+        Args:
+            path: the bundle.
+            trusted_keys: see `load_bundle`.
+            device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, ...
+            threads: CPU threads of this process; 0 leaves torch's own.
+
+        Raises:
+            BundleError: see `load_bundle`, or the contents do not fit together.
+        """
+        if threads > 0:
+            torch.set_num_threads(threads)
+        keep_large_buffers()
+        bundle = load_bundle(path, trusted_keys)
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            manifest = bundle.manifest
+            config = VaradConfig.from_dict(manifest["config"])
+            tokenizer = create_tokenizer(config.tokenizer, config.image_size_px, pretrained=False)
+            load_tokenizer_tensors(tokenizer, _under(bundle.tensors, "tokenizer."))
+            model = create_model(config, [(int(c), int(h), int(w)) for c, h, w in manifest["shapes"]])
+            model.load_state_dict({k: v.float() for k, v in _under(bundle.tensors, "model.").items()})
+            alignment = load_alignment(manifest["alignment"], _under(bundle.tensors, "alignment."))
+            limits = Limits(**manifest["limits"])
+            scoring: Scoring = CosineScoring(config.image_size_px)
+            if isinstance(model, StationVarAD):
+                statistics = _under(bundle.tensors, "scoring.")
+                scoring = GaussianScoring(config.scoring.top_share, statistics).to(torch.device(device))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BundleError(
+                f"bundle {path}: its contents do not fit together "
+                f"({' '.join(str(error).split())[:160]}); train again"
+            ) from error
+        inspector = cls(config, alignment, tokenizer, model, scoring, limits, manifest["provenance"], device)
+        inspector.model_id = bundle.model_id
+        return inspector
+
+    def save(self, path: Path, signing_key: Ed25519PrivateKey, card: Mapping[str, Any] | None = None) -> str:
+        """Write the bundle; returns and sets the model id.
+
+        Raises:
+            BundleError: it cannot be written.
+        """
+        tensors: dict[str, Tensor] = {}
+        for prefix, part in (
+            ("tokenizer.", tokenizer_tensors(self.tokenizer)),
+            ("model.", self.model.state_dict()),
+            ("alignment.", self.alignment.tensors()),
+            ("scoring.", self.scoring.tensors()),
+        ):
+            tensors |= {prefix + name: tensor for name, tensor in part.items()}
+        manifest = {
+            "config": self.config.to_dict(),
+            "shapes": self.provenance["shapes"],
+            "alignment": self.alignment.name,
+            "tokenizer_sha256": weights_hash(self.tokenizer),
+            "limits": asdict(self.limits),
+            "provenance": self.provenance,
+            "card": dict(card or {}),
+        }
+        self.model_id = save_bundle(path, tensors, manifest, signing_key=signing_key)
+        return self.model_id
+
+    def warm_up(self) -> None:
+        """Compile and allocate what the first images would otherwise wait for."""
+        blank = np.full((self.input_size_px, self.input_size_px, 3), 128, np.uint8)
+        for _ in range(2):
+            self.inspect(blank)
+
+    @torch.inference_mode()
+    def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
+        """Judge one part.
+
+        Args:
+            image_rgb: uint8 (H, W, 3), each side at least 16.
+
+        Returns:
+            Score and map; the map is square, covers the whole input and is 0 where the aligned part does not
+            reach.
+
+        Raises:
+            ValueError: not such an image.
+        """
+        if (
+            image_rgb.dtype != np.uint8
+            or image_rgb.ndim != 3
+            or image_rgb.shape[2] != 3
+            or min(image_rgb.shape[:2]) < 16
+        ):
+            raise ValueError(
+                f"image must be uint8 (H, W, 3) of at least 16 x 16 (got {image_rgb.dtype} {image_rgb.shape})"
+            )
+        times = [time.perf_counter_ns()]
+        aligned = self.alignment.align(image_rgb, self.input_size_px)
+        times.append(time.perf_counter_ns())
+        hierarchies = self.tokenizer(to_tensor(aligned.image_rgb[None]).to(self.device))
+        times.append(time.perf_counter_ns())
+        predictions = self.model.predict(self.model.prepare(hierarchies))
+        times.append(time.perf_counter_ns())
+        maps = self.scoring.maps(predictions)
+        score = float(self.scoring.scores(maps)[0])
+        anomaly_map = map_to_image(
+            maps[0].float().cpu().numpy(),
+            aligned.to_image,
+            self.input_size_px,
+            (image_rgb.shape[0], image_rgb.shape[1]),
+            min(MAX_MAP_PX, self.input_size_px // 2),
+        )
+        times.append(time.perf_counter_ns())
+        stages = ("align", "tokenize", "predict", "score")
+        timings = {stage: (times[i + 1] - times[i]) / 1e6 for i, stage in enumerate(stages)}
+        return AnomalyResult(score, anomaly_map, timings)
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def score_images(inspector: Inspector, images: Sequence[ImageRgb]) -> NDArray[np.float64]:
+    """Scores of many images, (n,)."""
+    return np.array([inspector.inspect(image).score for image in images], np.float64)

@@ -1,0 +1,314 @@
+"""VarAD, top to bottom: a grid of frozen tokens is read in several directions by selective state-space
+models, and each token is predicted from those that came at least one lag before it. On good parts the
+prediction comes true.
+
+Cao, Yao, Luo, Shen, "VarAD", IEEE TII 21(4) 2025, doi 10.1109/TII.2024.3523574.
+
+Symbols
+    B   batch             C   channels of a token       K   scan directions
+    H W grid of tokens    L   H * W tokens              M   lag: token l is predicted from tokens up to l - M
+    E   inner width       N   states per channel        R   rank of the step size dt
+
+Both presets are causal by construction: sequences are delayed by M *before* the first mixing along them, and
+directions are merged only after the last. So token l reaches its own prediction in no direction.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from varad_core.config import PredictorConfig, VaradConfig
+from varad_core.scan import delay, direction_lags, inverse_orders, scan, scan_orders, unscan
+from varad_core.selective_scan import selective_scan
+
+GridShape = tuple[int, int, int]  # (C, H, W)
+Prediction = tuple[Tensor, Tensor]  # predicted and true tokens, both (B, C, H, W)
+
+
+def to_sequence(grid: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, L, C)."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(B, L, C) -> (B, C, H, W)."""
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], height, width)
+
+
+class DirectionalScan(nn.Module):
+    """The selective recurrence along K sequences at once, each with its own dt, A, B, C and D."""
+
+    def __init__(self, width: int, directions: int, d_state: int, dt_rank: int) -> None:
+        super().__init__()
+        K, E, N, R = directions, width, d_state, dt_rank
+        self.splits = [R, N, N]
+        self.x_proj = nn.Parameter(torch.randn(K, R + 2 * N, E) * E**-0.5)
+        self.dt_proj = nn.Parameter((torch.rand(K, E, R) * 2 - 1) * R**-0.5)
+        dt = torch.exp(torch.empty(K * E).uniform_(-6.9, -2.3))  # 1e-3 to 1e-1, as in Mamba
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+        self.A_log = nn.Parameter(torch.arange(1.0, N + 1).log().repeat(K * E, 1))
+        self.D = nn.Parameter(torch.ones(K * E))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, K, L, E) -> (B, K, L, E)."""
+        B, K, L, E = x.shape
+        x = x.transpose(2, 3)  # (B, K, E, L)
+        dt, b, c = torch.split(torch.matmul(self.x_proj, x), self.splits, dim=2)  # (B, K, R | N | N, L)
+        delta = torch.matmul(self.dt_proj, dt)  # (B, K, E, L)
+        y = selective_scan(
+            x.reshape(B, K * E, L),
+            delta.reshape(B, K * E, L),
+            -torch.exp(self.A_log),
+            b.contiguous(),
+            c.contiguous(),
+            self.D,
+            delta_bias=self.dt_bias,
+            delta_softplus=True,
+        )
+        return y.view(B, K, E, L).transpose(2, 3)
+
+
+# ---- preset `paper`
+# ---------------------------------------------------------------------------------------------
+
+
+class Adapter(nn.Module):
+    """F' = phi(F) + F, phi a 1x1 convolution, then unit length over channels (as in the released code)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.phi = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return F.normalize(self.phi(grid) + grid, dim=1)
+
+
+class VisualStateSpaceBlock(nn.Module):
+    """One hierarchy's predictor: norm, in-projection, K delayed scans, sum, norm, gate, out-projection, MLP.
+
+    There is no convolution, no position encoding and no skip round the scan: a skip would hand token l its
+    own value. The gate is delayed like the scanned branch, and for the same reason.
+    """
+
+    def __init__(self, shape: GridShape, config: PredictorConfig) -> None:
+        super().__init__()
+        C, self.height, self.width = shape
+        E = 2 * C
+        orders = scan_orders(self.height, self.width, config.directions)
+        self.lags = direction_lags(self.height, self.width, config.directions, config.lag_rows)
+        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("inverses", inverse_orders(orders), persistent=False)
+        # Random and not learned, as in the released code, but stored with the model: there they were lost on
+        # reload.
+        begin = F.normalize(torch.randn(config.directions, max(self.lags), C), dim=-1)
+        self.register_buffer("begin", begin)
+        self.norm = nn.LayerNorm(C)
+        self.in_proj = nn.Linear(C, 2 * E, bias=False)
+        self.scan = DirectionalScan(E, config.directions, config.d_state, config.dt_rank)
+        self.out_norm = nn.LayerNorm(E)
+        self.out_proj = nn.Linear(E, C, bias=False)
+        self.mlp = nn.Sequential(nn.LayerNorm(C), nn.Linear(C, 4 * C), nn.GELU(), nn.Linear(4 * C, C))
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(B, C, H, W) -> predicted (B, C, H, W)."""
+        sequences = scan(to_sequence(grid), self.get_buffer("orders"))  # (B, K, L, C)
+        sequences = delay(sequences, self.get_buffer("begin"), self.lags)  # place l holds token l - M
+        x, gate = self.in_proj(self.norm(sequences)).chunk(2, dim=-1)  # (B, K, L, E) each
+        y = self.scan(F.silu(x))  # (B, K, L, E)
+        y = unscan(y, self.get_buffer("inverses")).sum(1)  # (B, L, E)
+        gate = unscan(gate, self.get_buffer("inverses")).sum(1)  # (B, L, E)
+        hidden = self.out_proj(self.out_norm(y) * F.silu(gate))  # (B, L, C)
+        hidden = hidden + self.mlp(hidden)
+        return to_grid(hidden, self.height, self.width)
+
+
+def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """(1 - cosine over channels) + (1 - cosine over positions), means; (B, C, H, W) each."""
+    over_channels = 1 - F.cosine_similarity(predicted, target, dim=1)
+    over_positions = 1 - F.cosine_similarity(predicted.flatten(2), target.flatten(2), dim=2)
+    return over_channels.mean() + over_positions.mean()
+
+
+class PaperVarAD(nn.Module):
+    """The published method: an adapter and a predictor block per hierarchy.
+
+    Where text and code differ, the code is followed (unit-length tokens, random begin tokens), except for the
+    lag, which is the text's M rows: in code it is a token count halved from one hierarchy to the next. The
+    code does not detach the target; `PredictorConfig.detach_target` does.
+    """
+
+    def __init__(self, shapes: Sequence[GridShape], config: PredictorConfig) -> None:
+        super().__init__()
+        self.detach_target = config.detach_target
+        self.adapters = nn.ModuleList(Adapter(shape[0]) for shape in shapes)
+        self.blocks = nn.ModuleList(VisualStateSpaceBlock(shape, config) for shape in shapes)
+
+    def fit_tokens(self, hierarchies: Sequence[Tensor]) -> None:
+        """Nothing to fit: the adapter learns."""
+
+    def prepare(self, hierarchies: Sequence[Tensor]) -> list[Tensor]:
+        """What training caches: the tokenizer's own output."""
+        return list(hierarchies)
+
+    def predict(self, prepared: Sequence[Tensor]) -> list[Prediction]:
+        """Predicted and adapted tokens of each hierarchy."""
+        predictions = []
+        for grid, adapter, block in zip(prepared, self.adapters, self.blocks, strict=True):
+            adapted = adapter(grid)  # (B, C, H, W)
+            predictions.append((block(adapted), adapted))
+        return predictions
+
+    def loss(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Summed over hierarchies."""
+        losses = [
+            cosine_loss(predicted, target.detach() if self.detach_target else target)
+            for predicted, target in self.predict(prepared)
+        ]
+        return torch.stack(losses).sum()
+
+
+# ---- preset `station`
+# -------------------------------------------------------------------------------------------
+
+
+def pack_hierarchies(hierarchies: Sequence[Tensor]) -> Tensor:
+    """One grid out of several: finer ones are folded (2x2 fine tokens to one place), coarser ones repeated.
+
+    Args:
+        hierarchies: (B, C_i, H_i, W_i), fine to coarse; sizes differ by whole factors.
+
+    Returns:
+        (B, C, H, W) on the grid of the coarsest hierarchy, C = sum of C_i * (H_i / H)^2.
+    """
+    height = hierarchies[-1].shape[2]
+    return torch.cat([F.pixel_unshuffle(grid, grid.shape[2] // height) for grid in hierarchies], dim=1)
+
+
+def packed_shape(shapes: Sequence[GridShape]) -> GridShape:
+    """The shape `pack_hierarchies` gives, without the batch."""
+    _, H, W = shapes[-1]
+    return sum(channels * (rows // H) ** 2 for channels, rows, _ in shapes), H, W
+
+
+class Whitening(nn.Module):
+    """Fixed linear map to tokens of zero mean and unit covariance, fitted once on the training tokens."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("matrix", torch.eye(channels))
+
+    @torch.no_grad()
+    def fit(self, tokens: Tensor, floor: float = 1e-3) -> None:
+        """Fit on (n, C). Variances under `floor` times their mean are noise and lifted to it."""
+        mean = tokens.mean(0)
+        centred = (tokens - mean).double()
+        covariance = centred.t() @ centred / max(1, len(tokens) - 1)
+        values, vectors = torch.linalg.eigh(covariance)
+        values = values.clamp_min(floor * float(values.mean()) + 1e-12)
+        self.get_buffer("mean").copy_(mean)
+        self.get_buffer("matrix").copy_((vectors * values.rsqrt()).to(tokens.dtype))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return (tokens - self.get_buffer("mean")) @ self.get_buffer("matrix")
+
+
+class ScanLayer(nn.Module):
+    """A Mamba layer over K sequences: shared projections, own recurrences, no mixing between directions."""
+
+    def __init__(self, d_model: int, config: PredictorConfig) -> None:
+        super().__init__()
+        E = 2 * d_model
+        self.norm = nn.LayerNorm(d_model)
+        self.in_proj = nn.Linear(d_model, 2 * E, bias=False)
+        self.scan = DirectionalScan(E, config.directions, config.d_state, config.dt_rank)
+        self.out_proj = nn.Linear(E, d_model, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, K, L, C) -> (B, K, L, C)."""
+        x, gate = self.in_proj(self.norm(hidden)).chunk(2, dim=-1)  # (B, K, L, E) each
+        out: Tensor = self.out_proj(self.scan(F.silu(x)) * F.silu(gate))
+        return hidden + out
+
+
+class StationVarAD(nn.Module):
+    """The measured recipe: packed and whitened tokens, one deep scan per direction, one head that sees all of
+    them.
+
+    The target is fixed (whitened tokens), so nothing can collapse and the mean squared error is a likelihood.
+    """
+
+    def __init__(self, shapes: Sequence[GridShape], config: PredictorConfig) -> None:
+        super().__init__()
+        channels, self.height, self.width = packed_shape(shapes)
+        K, d_model = config.directions, config.d_model
+        orders = scan_orders(self.height, self.width, K)
+        self.lags = direction_lags(self.height, self.width, K, config.lag_rows)
+        self.direction_loss = config.direction_loss
+        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("inverses", inverse_orders(orders), persistent=False)
+        self.whitening = Whitening(channels)
+        self.embed = nn.Linear(channels, d_model)
+        self.begin = nn.Parameter(torch.zeros(K, 1, d_model))
+        self.position = nn.Parameter(torch.zeros(self.height * self.width, d_model))
+        self.layers = nn.ModuleList(ScanLayer(d_model, config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(d_model)
+        self.direction_heads = nn.Parameter(torch.randn(K, d_model, channels) * d_model**-0.5 * 0.1)
+        self.head = nn.Sequential(
+            nn.Linear(K * d_model, 2 * d_model), nn.GELU(), nn.Linear(2 * d_model, channels)
+        )
+
+    @torch.no_grad()
+    def fit_tokens(self, hierarchies: Sequence[Tensor]) -> None:
+        """Fit the whitening on the training tokens (B, C_i, H_i, W_i)."""
+        packed = pack_hierarchies(hierarchies)
+        self.whitening.fit(packed.permute(0, 2, 3, 1).flatten(0, 2))
+
+    @torch.no_grad()
+    def prepare(self, hierarchies: Sequence[Tensor]) -> list[Tensor]:
+        """What training caches: one whitened grid (B, C, H, W)."""
+        packed = pack_hierarchies(hierarchies)
+        return [self.whitening(packed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)]
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """What each direction knows before token l is seen: (B, L, C) -> (B, K, L, d_model), row-major."""
+        orders = self.get_buffer("orders")
+        sequences = scan(self.embed(tokens), orders)  # (B, K, L, d_model)
+        sequences = delay(sequences, self.begin, self.lags)  # place l holds token l - M ...
+        sequences = sequences + self.position[orders]  # ... and the name of the place to be predicted
+        for layer in self.layers:
+            sequences = layer(sequences)
+        return unscan(self.norm(sequences), self.get_buffer("inverses"))
+
+    def fuse(self, hidden: Tensor) -> Tensor:
+        """(B, K, L, d_model) -> predicted tokens (B, L, C)."""
+        fused: Tensor = self.head(hidden.transpose(1, 2).flatten(2))
+        return fused
+
+    def predict(self, prepared: Sequence[Tensor]) -> list[Prediction]:
+        """Predicted and whitened tokens."""
+        (grid,) = prepared
+        predicted = self.fuse(self.hidden(to_sequence(grid)))
+        return [(to_grid(predicted, self.height, self.width), grid)]
+
+    def loss(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Mean squared error of the fused prediction, plus each direction's own to keep all of them awake."""
+        tokens = to_sequence(prepared[0])  # (B, L, C)
+        hidden = self.hidden(tokens)
+        own = torch.matmul(hidden, self.direction_heads)  # (B, K, L, C)
+        return F.mse_loss(self.fuse(hidden), tokens) + self.direction_loss * F.mse_loss(
+            own, tokens[:, None].expand_as(own)
+        )
+
+
+VarAD = PaperVarAD | StationVarAD
+
+
+def create_model(config: VaradConfig, shapes: Sequence[GridShape]) -> VarAD:
+    """The model of a configuration for hierarchies of these shapes, with fresh weights from torch's seed."""
+    kind = PaperVarAD if config.preset == "paper" else StationVarAD
+    return kind(shapes, config.predictor)

@@ -1,0 +1,312 @@
+"""From predictions to a map, a score, and limits.
+
+`CosineScoring` is the paper's: 1 - cosine, smoothed, maximum. `GaussianScoring` is the station's: how
+improbable the residual is, given what was predicted, judged on good parts that training did not see. Its unit
+is the standard deviation of good tokens, so maps and scores of different parts of the image compare.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn import functional as F
+
+from varad_core.config import ScoringConfig
+from varad_core.model import Prediction
+from varad_core.types import Limits
+
+SMOOTH_TOKENS = 0.6  # Gaussian sigma over the grid of distances
+UPSAMPLE = 2  # the map is finer than the grid by this factor
+PAPER_SIGMA_PX = 4.0
+PAPER_STEP_PX = 4  # the paper's map is kept at 1/4 of the image, its sigma likewise
+CLUSTER_SAMPLE = 20_000
+POSITION_PRIOR = 8.0  # parts' worth of belief in the whole image's mean and spread at each position
+
+
+class Scoring(Protocol):
+    """Turns predictions into canonical maps and maps into scores."""
+
+    def maps(self, predictions: Sequence[Prediction]) -> Tensor:
+        """Predictions of a batch -> (B, h, w), larger where less like a good part."""
+        ...
+
+    def scores(self, maps: Tensor) -> Tensor:
+        """(B, h, w) -> (B,)."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a bundle stores."""
+        ...
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian filter with replicated borders, (B, h, w)."""
+    reach = max(1, math.ceil(3 * sigma))
+    line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=maps.device) / sigma) ** 2)
+    line = line / line.sum()
+    padded = F.pad(maps[:, None], [reach] * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))[:, 0]
+
+
+class CosineScoring:
+    """The paper's map and score; needs no fitting. `map_px` is a quarter of the image's side."""
+
+    def __init__(self, image_size_px: int) -> None:
+        self.map_px = max(16, image_size_px // PAPER_STEP_PX)
+
+    def maps(self, predictions: Sequence[Prediction]) -> Tensor:
+        """See `Scoring.maps`: 1 - cosine per hierarchy, bilinear, mean over hierarchies, Gaussian."""
+        layers = [
+            F.interpolate(
+                (1 - F.cosine_similarity(predicted, target, dim=1))[:, None],
+                size=(self.map_px, self.map_px),
+                mode="bilinear",
+                align_corners=True,
+            )[:, 0]
+            for predicted, target in predictions
+        ]
+        return smooth(torch.stack(layers).mean(0), PAPER_SIGMA_PX / PAPER_STEP_PX)
+
+    def scores(self, maps: Tensor) -> Tensor:
+        """The maximum."""
+        return maps.flatten(1).amax(1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+class GaussianScoring:
+    """Conditional Gaussians of the residual, one per cluster of the predicted token, then statistics per
+    position.
+
+    In coordinates where the residuals of all tokens have unit covariance, each cluster keeps its mean and the
+    few directions in which its own (shrunken) covariance differs most from the common one:
+
+        d^2 = |r - mean|^2 + sum_j (1 / variance_j - 1) ((r - mean) . direction_j)^2
+    """
+
+    NAMES = ("whiten_mean", "whiten", "centres", "means", "directions", "gains", "location", "spread")
+
+    def __init__(self, top_share: float, tensors: Mapping[str, Tensor]) -> None:
+        self.top_share = top_share
+        self.values = {name: tensors[name].float() for name in self.NAMES}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a bundle stores; the large ones in half precision (they are rounded to it when fitted)."""
+        half = ("whiten", "directions", "means", "centres")
+        return {name: value.half() if name in half else value for name, value in self.values.items()}
+
+    def to(self, device: torch.device) -> "GaussianScoring":
+        """Move the statistics."""
+        self.values = {name: value.to(device) for name, value in self.values.items()}
+        return self
+
+    def distances(self, predictions: Sequence[Prediction]) -> Tensor:
+        """Mahalanobis distance over the root of the token's width, (B, H, W): about 1 on good tokens."""
+        ((predicted, target),) = predictions
+        B, C, H, W = target.shape
+        p = predicted.permute(0, 2, 3, 1).reshape(-1, C)
+        r = target.permute(0, 2, 3, 1).reshape(-1, C) - p
+        v = self.values
+        r = (r - v["whiten_mean"]) @ v["whiten"]
+        nearest = (v["centres"].square().sum(1) - 2 * p @ v["centres"].t()).argmin(1)
+        r = r - v["means"][nearest]
+        squared = r.square().sum(1)
+        order = nearest.argsort()
+        counts = torch.bincount(nearest, minlength=len(v["centres"])).tolist()
+        start = 0
+        for cluster, count in enumerate(counts):
+            if count:
+                rows = order[start : start + count]
+                along = (r[rows] @ v["directions"][cluster].t()).square()
+                squared[rows] += along @ v["gains"][cluster]
+                start += count
+        return (squared.clamp_min(0) / C).sqrt().view(B, H, W)
+
+    def maps(self, predictions: Sequence[Prediction]) -> Tensor:
+        """See `Scoring.maps`."""
+        return self.standardise(self.distances(predictions))
+
+    def standardise(self, distances: Tensor) -> Tensor:
+        """Distances (B, H, W) -> standard deviations above usual, smoothed and UPSAMPLE times finer."""
+        z = (distances - self.values["location"]) / self.values["spread"]
+        fine = F.interpolate(z[:, None], scale_factor=UPSAMPLE, mode="bilinear", align_corners=False)[:, 0]
+        return smooth(fine, SMOOTH_TOKENS * UPSAMPLE)
+
+    def scores(self, maps: Tensor) -> Tensor:
+        """Mean of the highest `top_share` of the map."""
+        flat = maps.flatten(1)
+        count = max(1, round(self.top_share * flat.shape[1]))
+        return flat.topk(count, dim=1).values.mean(1)
+
+
+def fit_gaussian_scoring(
+    predicted: Tensor, target: Tensor, config: ScoringConfig, seed: int, folds: int = 5
+) -> tuple[GaussianScoring, Tensor]:
+    """Fit on held-out good parts, and score each of them as if it had not been there.
+
+    In each fold the Gaussians come from the other parts. The distances so found give the position statistics
+    (the parts' distances to Gaussians they shaped themselves would be too small) and, each fold standardised
+    by the others', the scores for the limits. So every held-out part counts twice, and never for itself.
+
+    Args:
+        predicted: (n, C, H, W).
+        target: (n, C, H, W).
+        config: clusters, rank, prior.
+        seed: of the clusters.
+        folds: at most n.
+
+    Returns:
+        The scoring fitted on all parts, and the held-out scores (n,).
+    """
+    n, C = target.shape[:2]
+    p, r = _tokens(predicted), _tokens(target - predicted)  # (n, L, C)
+    centres = _cluster(p.reshape(-1, C), config, seed)
+    folds = min(folds, n)
+    fold_of = torch.arange(n) % folds
+    blank = {"location": torch.zeros(()), "spread": torch.ones(())}
+    distances = torch.empty(n, *target.shape[2:])
+    for fold in range(folds):
+        inside = fold_of == fold
+        gaussians = _fit_gaussians(p[~inside].reshape(-1, C), r[~inside].reshape(-1, C), centres, config)
+        scoring = GaussianScoring(config.top_share, {**gaussians, **blank})
+        distances[inside] = scoring.distances([(predicted[inside], target[inside])])
+
+    gaussians = _fit_gaussians(p.reshape(-1, C), r.reshape(-1, C), centres, config)
+    scores = torch.empty(n)
+    for fold in range(folds):
+        inside = fold_of == fold
+        scoring = GaussianScoring(config.top_share, {**gaussians, **fit_positions(distances[~inside])})
+        scores[inside] = scoring.scores(scoring.standardise(distances[inside]))
+    return GaussianScoring(config.top_share, {**gaussians, **fit_positions(distances)}), scores
+
+
+def _tokens(grids: Tensor) -> Tensor:
+    """(n, C, H, W) -> (n, L, C)."""
+    return grids.flatten(2).transpose(1, 2)
+
+
+def _cluster(p: Tensor, config: ScoringConfig, seed: int) -> Tensor:
+    """Centres of the predicted tokens (m, C): (K, C), fewer than asked for where there are few tokens."""
+    count = max(1, min(config.clusters, len(p) // 64))
+    sample = np.random.default_rng(seed).permutation(len(p))[:CLUSTER_SAMPLE]
+    clusters = KMeans(count, n_init=1, max_iter=30, random_state=seed).fit(
+        p[torch.from_numpy(sample)].numpy()
+    )
+    return torch.from_numpy(clusters.cluster_centers_).half().float()
+
+
+def _fit_gaussians(p: Tensor, r: Tensor, centres: Tensor, config: ScoringConfig) -> dict[str, Tensor]:
+    """Predicted tokens, residuals (m, C) -> `GaussianScoring`'s tensors without position statistics."""
+    m, C = r.shape
+    whiten_mean = r.mean(0)
+    centred = r - whiten_mean
+    covariance = (centred.t() @ centred).double() / max(1, m - 1)
+    shrink = C / (C + m)  # towards a sphere, the more so the fewer tokens there are
+    covariance = (1 - shrink) * covariance + shrink * covariance.diagonal().mean() * torch.eye(C)
+    values, vectors = torch.linalg.eigh(covariance)
+    whiten = (vectors * values.clamp_min(1e-3 * float(values.mean()) + 1e-12).rsqrt()).half().float()
+    r = centred @ whiten
+
+    K, rank = len(centres), min(config.rank, C)
+    nearest = (centres.square().sum(1) - 2 * p @ centres.t()).argmin(1)
+    means, directions, gains = torch.zeros(K, C), torch.zeros(K, rank, C), torch.zeros(K, rank)
+    for k in range(K):
+        rows = r[nearest == k]
+        if len(rows) < 8:
+            continue  # too few to say anything: the common Gaussian stands
+        weight = len(rows) / (len(rows) + config.prior_weight)
+        means[k] = (weight * rows.mean(0)).half().float()
+        inner = rows - means[k]
+        own = weight * (inner.t() @ inner) / len(rows) + (1 - weight) * torch.eye(C)
+        variances, axes = torch.linalg.eigh(own)
+        kept = (variances - variances.log()).argsort(descending=True)[
+            :rank
+        ]  # farthest from 1, as likelihood counts it
+        directions[k] = axes[:, kept].t().half().float()
+        gains[k] = 1 / variances[kept] - 1
+    return {
+        "whiten_mean": whiten_mean, "whiten": whiten, "centres": centres, "means": means, "directions":
+        directions, "gains": gains,
+    }  # fmt: skip
+
+
+def fit_positions(distances: Tensor) -> dict[str, Tensor]:
+    """Mean and spread of good distances: per position where that predicts other good parts better, else one
+    for all.
+
+    Placed parts gain from statistics per position, moved ones lose; which case this is the parts themselves
+    say: each is described by the statistics of the others' half, with and without positions, and the likelier
+        account is kept.
+    """
+    even, odd = distances[::2], distances[1::2]
+    if len(distances) >= 8:
+        gain = sum(
+            _log_likelihood(test, *_by_position(fit)) - _log_likelihood(test, *_overall(fit))
+            for fit, test in ((even, odd), (odd, even))
+        )
+        if gain > 0:
+            location, spread = _by_position(distances)
+            return {"location": location, "spread": spread}
+    location, spread = _overall(distances)
+    return {"location": location, "spread": spread}
+
+
+def _overall(distances: Tensor) -> tuple[Tensor, Tensor]:
+    return distances.mean(), distances.std().clamp_min(1e-6)
+
+
+def _by_position(distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Shrunk towards the whole image's by POSITION_PRIOR parts; neighbours share."""
+    mean, spread = _overall(distances)
+    weight = len(distances) / (len(distances) + POSITION_PRIOR)
+    location = weight * smooth(distances.mean(0, keepdim=True), SMOOTH_TOKENS)[0] + (1 - weight) * mean
+    variance = (distances - location).square().mean(0, keepdim=True)
+    variance = weight * smooth(variance, SMOOTH_TOKENS)[0] + (1 - weight) * spread**2
+    return location, variance.sqrt().clamp_min(1e-6)
+
+
+def _log_likelihood(distances: Tensor, location: Tensor, spread: Tensor) -> float:
+    z = (distances - location) / spread
+    return float((-0.5 * z.square() - spread.log()).mean())
+
+
+def false_reject_bound(n: int, rank: int, confidence: float) -> float:
+    """Share of good parts above the `rank`-th highest of n held-out scores, at most, with this confidence.
+
+    Order statistics of any continuous distribution (Wilks 1941): the share above that score is Beta(rank, n -
+    rank + 1). For rank 1 it is 1 - (1 - confidence) ** (1 / n): 10, 5, 2, 1 % for 29, 59, 149, 299 parts at
+    95 %.
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(confidence, rank, n - rank + 1))
+
+
+def fit_limits(
+    scores: NDArray[np.float64], false_reject_target: float, confidence: float, recheck_quantile: float
+) -> Limits:
+    """Limits from held-out good parts' scores.
+
+    The reject limit is the lowest of the scores whose bound keeps the target; where even the highest cannot,
+    it is the highest, and the bound says what that is worth.
+
+    Raises:
+        ValueError: there are no scores, or one is not finite.
+    """
+    if not len(scores) or not np.isfinite(scores).all():
+        raise ValueError(f"limits need finite scores of held-out good parts (got {len(scores)})")
+    descending = np.sort(scores)[::-1]
+    n = len(descending)
+    rank = 1
+    while rank < n and false_reject_bound(n, rank + 1, confidence) <= false_reject_target:
+        rank += 1
+    reject = float(descending[rank - 1])
+    recheck = min(float(np.quantile(scores, recheck_quantile)), reject)
+    return Limits(recheck, reject, false_reject_bound(n, rank, confidence), confidence)
