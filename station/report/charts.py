@@ -19,7 +19,8 @@ COLOURS = {
     Verdict.REJECT: "#b83a00",
     Verdict.NOT_INSPECTED: "#3d444a",
 }
-WIDTH, HEIGHT = 420, 190
+WIDTH, HEIGHT = 420, 206
+_FONTS = "Liberation Sans, Helvetica Neue, Arial, DejaVu Sans Condensed, DejaVu Sans, sans-serif"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 8, 22, 22
 _PLOT_WIDTH, _PLOT_HEIGHT = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 _BASE = HEIGHT - _BOTTOM
@@ -29,7 +30,7 @@ _HISTOGRAM_BINS = 40
 def stacked_bars(buckets: Sequence[Bucket], bucket_s: int, tz: tzinfo | None) -> str:
     """Parts per interval; what did not pass sits on top, its number above."""
     totals = [sum(bucket.counts.values()) for bucket in buckets]
-    top, ticks = _scale(max(totals, default=0))
+    top, ticks = _scale(1.08 * max(totals, default=0))  # room for the numbers
     marks = list(_grid(ticks, top, "{:g}"))
     step = _PLOT_WIDTH / max(1, len(buckets))
     every = ceil(len(buckets) / 8)
@@ -87,7 +88,7 @@ def pareto(reasons: Sequence[tuple[str, str, int]], most: int = 6) -> str:
 
 
 def control_chart(chart: PChart, tz: tzinfo | None) -> str:
-    """The p-chart; a point outside its limits, or in a run, is a filled diamond."""
+    """The p-chart; a point outside its limits is a full diamond, one in a run a hollow one."""
     if not chart.subgroups:
         return _svg([_nothing("too few parts: at least 40 are needed")], "p-chart: too few parts")
     highest = max(max(group.share, group.upper) for group in chart.subgroups)
@@ -109,22 +110,31 @@ def control_chart(chart: PChart, tz: tzinfo | None) -> str:
     marks.append(f'<polyline points="{path}" fill="none" stroke="{INK}" stroke-width="1.2"/>')
     for (x, y), group in zip(points, chart.subgroups, strict=True):
         if group.signal:
+            fill, red = (
+                COLOURS[Verdict.REJECT] if group.signal == "limit" else "#fff",
+                COLOURS[Verdict.REJECT],
+            )
             corners = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y:.1f} {x:.1f},{y + 5:.1f} {x - 5:.1f},{y:.1f}"
-            marks.append(f'<polygon points="{corners}" fill="{COLOURS[Verdict.REJECT]}"/>')
+            marks.append(f'<polygon points="{corners}" fill="{fill}" stroke="{red}"/>')
         else:
             marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="{INK}"/>')
+    span_s = (chart.subgroups[-1].started_unix_ns - chart.subgroups[0].started_unix_ns) / NS_PER_S
+    interval_s = span_s / len(points)
     for number in range(0, len(points), ceil(len(points) / 6)):
         started = chart.subgroups[number].started_unix_ns
-        marks.append(_text(points[number][0], HEIGHT - 8, _clock(started, tz), "middle"))
-    signals = sum(bool(group.signal) for group in chart.subgroups)
-    sizes = sorted({group.parts for group in chart.subgroups})
-    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    state = "in control" if not signals else f"{signals} of {len(points)} points signal"
-    caption = (
-        f"{len(points)} subgroups of {size} parts, centre {100 * chart.centre:.2g} %, 3-sigma limits: {state}"
-    )
-    marks.append(_text(_LEFT, 12, caption, "start", 10))
-    return _svg(marks, "p-chart of parts not passed: " + caption)
+        marks.append(_text(points[number][0], HEIGHT - 8, _clock(started, tz, interval_s), "middle"))
+    return _svg(marks, "p-chart of parts not passed: " + control_caption(chart))
+
+
+def control_caption(chart: PChart) -> str:
+    """The p-chart in words."""
+    if not chart.subgroups:
+        return "p-chart"
+    outside = sum(group.signal == "limit" for group in chart.subgroups)
+    in_runs = sum(group.signal == "run" for group in chart.subgroups)
+    signals = [f"{outside} outside limits"] * bool(outside) + [f"{in_runs} in a run"] * bool(in_runs)
+    size = f"{len(chart.subgroups)} × {max(group.parts for group in chart.subgroups)} parts"
+    return f"{size}, centre {100 * chart.centre:.2g} %: {', '.join(signals) or 'in control'}"
 
 
 def latency_histogram(latencies_ms: Sequence[float], takt_ms: float) -> str:
@@ -187,12 +197,11 @@ def _legend() -> str:
         word = verdict.replace("_", " ").lower()
         marks += [_box(x, 5, 8, 8, colour), _text(x + 11, 12.5, word, "start")]
         x += 24 + 5.6 * len(word)
-    marks.append(_text(WIDTH - _RIGHT, 12.5, "above each bar: not passed", "end", 9))
     return "".join(marks)
 
 
-def _clock(unix_ns: int, tz: tzinfo | None, interval_s: int = 0) -> str:
-    form = "%d %b" if interval_s >= 86_400 else "%H:%M"
+def _clock(unix_ns: int, tz: tzinfo | None, interval_s: float) -> str:
+    form = "%d %b" if interval_s >= 86_400 else "%H:%M" if interval_s >= 60 else "%H:%M:%S"
     return f"{datetime.fromtimestamp(unix_ns // NS_PER_S, tz):{form}}"
 
 
@@ -225,6 +234,7 @@ def _box(x: float, y: float, width: float, height: float, colour: str) -> str:
 
 def _svg(marks: Sequence[str], title: str) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'font-family="{_FONTS}">'
         f"<title>{escape(title)}</title>{''.join(marks)}</svg>"
     )

@@ -12,7 +12,8 @@ from station.report import charts
 from station.report.build import NS_PER_S, ShiftReport
 from station.types import Verdict
 
-_REJECTS_PER_ROW = 4
+_INTERVALS = {60: "minute", 3600: "hour", 86_400: "day"}
+_REJECTS_ON_FIRST_PAGE = 8
 _ROWS_ON_FIRST_PAGE = 5  # of stops, and of alarms
 
 
@@ -45,13 +46,14 @@ def render_html(report: ShiftReport) -> str:
             verdict: 100 * parts / report.rows if report.rows else 0
             for verdict, parts in report.counts.items()
         },
-        interval=duration(report.bucket_s * NS_PER_S),
+        interval=_INTERVALS.get(report.bucket_s) or duration(report.bucket_s * NS_PER_S),
         bars=Markup(charts.stacked_bars(report.buckets, report.bucket_s, facts.tz)),
         pareto=Markup(charts.pareto(report.reasons)),
         control_chart=Markup(charts.control_chart(report.p_chart, facts.tz)),
+        control_caption=charts.control_caption(report.p_chart),
         histogram=Markup(charts.latency_histogram(report.latencies_ms, facts.takt_ms)),
         qr=Markup(segno.make(head_text(report), error="m").svg_inline(scale=1, border=0, omitsize=True)),
-        rejects_first=_REJECTS_PER_ROW,
+        rejects_first=_REJECTS_ON_FIRST_PAGE,
         rows_first=_ROWS_ON_FIRST_PAGE,
     )
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 SIZE_PX = 300  # about 21 mm at 360 dpi
 _JPEG_QUALITY = 88
-_OPACITY = 0.75
+_OPACITY = 0.62
 
 
 def picture(image_rgb: NDArray[np.uint8]) -> bytes:

@@ -83,10 +83,10 @@ def escape_bound(runs: int, misses: int, confidence: float = 0.95) -> float | No
     return float(betaincinv(misses + 1, runs - misses, confidence))
 
 
-def bucket_s(span_s: float, most: int = 24) -> int:
-    """The shortest usual interval, a minute to a day, that cuts a span into at most so many; whole days
+def bucket_s(span_s: float, most: int = 12) -> int:
+    """The shortest usual interval, 5 s to a day, that cuts a span into at most so many; whole days
     beyond."""
-    for seconds in (60, 300, 600, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 86_400):
+    for seconds in (5, 10, 30, 60, 300, 600, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 86_400):
         if span_s <= seconds * most:
             return seconds
     return 86_400 * (int(span_s) // (86_400 * most) + 1)
