@@ -1,1 +1,1 @@
-"""The operator screen: Qt only. Speaks to the engine through `station.client`, to history through `db.queries`."""
+"""The operator's screen: Qt only. Hears the engine by `station.client`, reads history by `db.queries`."""

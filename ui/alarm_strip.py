@@ -92,7 +92,7 @@ class AlarmStrip(Panel):
         icon = QRectF(inside.left(), area.center().y() - icon_px / 2, icon_px, icon_px)
         paint_priority(canvas, alarm, icon, ink)
         right_px = (self._button.x() if self._button.isVisibleTo(self) else inside.right()) - 20 * k
-        about_px = 200 * k
+        about_px = 250 * k
         about = QRectF(right_px - about_px, area.top() + 12 * k, about_px, area.height() - 24 * k)
         upper, lower = _halves(about)
         canvas.text(upper, f"{1} of {len(self._shown)}", 22 * k, ink, RIGHT)

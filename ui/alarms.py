@@ -18,6 +18,7 @@ def in_order(alarms: Iterable[Alarm]) -> tuple[Alarm, ...]:
         sorted(
             alarms,
             key=lambda alarm: (
+                not needs_attention(alarm),
                 alarm.acknowledged,
                 _RANK.get(alarm.priority, 0),
                 -alarm.raised_unix_ns,

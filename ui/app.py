@@ -130,8 +130,8 @@ class _Signals(QObject):
 
 @contextmanager
 def _signals() -> Iterator[_Signals]:
-    """Unix signals as Qt signals. Python runs its handlers between bytecodes, of which a waiting Qt has none: the
-    wake-up descriptor gets the signal's number at once, and a notifier reads it in the event loop.
+    """Unix signals as Qt signals. Python runs its handlers between bytecodes, of which a waiting Qt has none:
+    the wake-up descriptor gets the signal's number at once, and a notifier reads it in the event loop.
     """
     signals = _Signals()
     reader, writer = socket.socketpair()

@@ -26,6 +26,7 @@ class TouchButton(QPushButton):
             self.setShortcut(QKeySequence(key))
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self.setAutoDefault(False)
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a touch leaves no ring behind
 
     def relabel(self, label: str, description: str, key: str = "") -> None:
         """Give the button another action; the shortcut survives."""

@@ -1,6 +1,7 @@
 """How a panel paints: text that fits or elides, and the shapes that carry a meaning without their colour."""
 
 import math
+from typing import Self
 
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QFontMetricsF, QPainter, QPainterPath, QPen, QPolygonF
@@ -26,6 +27,9 @@ class Canvas(QPainter):
         super().__init__(widget)
         self.setRenderHints(QPainter.RenderHint.Antialiasing | QPainter.RenderHint.SmoothPixmapTransform)
 
+    def __enter__(self) -> Self:
+        return self
+
     def text(
         self,
         box: QRectF,
@@ -43,18 +47,30 @@ class Canvas(QPainter):
         """
         if not text or box.width() <= 0:
             return 0.0
-        font = theme.font(size_px, bold)
-        width_px = QFontMetricsF(font).horizontalAdvance(text)
-        if width_px > box.width() and shrink_to_px is not None:
-            font = theme.font(max(shrink_to_px, math.floor(size_px * box.width() / width_px)), bold)
+        font, width_px = theme.font(size_px, bold), 0.0
+        smallest_px = font.pixelSize() if shrink_to_px is None else theme.font(shrink_to_px).pixelSize()
+        for pixels in range(font.pixelSize(), min(smallest_px, font.pixelSize()) - 1, -1):
+            font.setPixelSize(pixels)
             width_px = QFontMetricsF(font).horizontalAdvance(text)
-        if width_px > box.width():
+            if width_px <= box.width():
+                break
+        else:
             text = QFontMetricsF(font).elidedText(text, Qt.TextElideMode.ElideRight, box.width())
             width_px = QFontMetricsF(font).horizontalAdvance(text)
         self.setFont(font)
         self.setPen(colour)
         self.drawText(box, align | Qt.TextFlag.TextSingleLine, text)
         return width_px
+
+    def paragraph(self, box: QRectF, text: str, size_px: float, colour: QColor, shrink_to_px: float) -> None:
+        """Bold text wrapped into `box` from its top, shrunk if need be down to `shrink_to_px`."""
+        flags = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop | Qt.TextFlag.TextWordWrap
+        self.setPen(colour)
+        for pixels in range(round(size_px), round(shrink_to_px) - 1, -1):
+            self.setFont(theme.font(pixels, bold=True))
+            if self.boundingRect(box, flags, text).height() <= box.height():
+                break
+        self.drawText(box, flags, text)
 
     def panel(
         self, box: QRectF, colour: QColor, radius_px: float, border: QColor | None = None, pen_px: float = 0
@@ -141,6 +157,4 @@ def _points(box: QRectF, *fractions: tuple[float, float]) -> QPolygonF:
 
 def _octagon(box: QRectF) -> QPolygonF:
     near, far = 1 - 1 / math.sqrt(2), 1 / math.sqrt(2)
-    return _points(
-        box, (near, 0), (far, 0), (1, near), (1, far), (far, 1), (near, 1), (0, far), (0, near)
-    )
+    return _points(box, (near, 0), (far, 0), (1, near), (1, far), (far, 1), (near, 1), (0, far), (0, near))

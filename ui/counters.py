@@ -120,12 +120,13 @@ class LedgerLine(Panel):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent, "Ledger of this run", "unknown")
-        self._text, self._balanced = "", True
+        self._text = ""
+        self._balanced: bool | None = None
 
     def show_status(self, status: StatusMessage | None) -> None:
         """None = unknown."""
         if status is None:
-            self._text, self._balanced = "Ledger unknown: no signal", True
+            self._text, self._balanced = "Ledger unknown: no signal", None
         else:
             self._text, self._balanced = equation(status), status.ledger.balanced()
         self.say(self._text)
@@ -134,11 +135,11 @@ class LedgerLine(Panel):
         """Dim while it holds."""
         k = self.k
         canvas.fillRect(area, theme.BACKGROUND)
-        ground, ink = (theme.PANEL, theme.DIM) if self._balanced else (theme.WARN, theme.INK)
+        ground, ink = (theme.WARN, theme.INK) if self._balanced is False else (theme.PANEL, theme.DIM)
         canvas.panel(area, ground, theme.RADIUS_PX * k)
         inside = area.adjusted(14 * k, 0, -14 * k, 0)
-        word = "=  balanced" if self._balanced else "≠  NOT BALANCED"
-        used = canvas.text(inside, word, 18 * k, ink, RIGHT, bold=not self._balanced) if self._text else 0.0
+        word = {None: "", True: "=  balanced", False: "≠  NOT BALANCED"}[self._balanced]
+        used = canvas.text(inside, word, 18 * k, ink, RIGHT, bold=not self._balanced)
         canvas.text(inside.adjusted(0, 0, -used - 12 * k, 0), self._text, 18 * k, ink, shrink_to_px=14 * k)
 
 
@@ -146,7 +147,8 @@ def equation(status: StatusMessage) -> str:
     """The ledger in words."""
     ledger = status.ledger
     return (
-        f"This run: triggered {number(ledger.triggered)} = {number(ledger.passed)} pass + {number(ledger.recheck)} recheck"
+        f"This run: triggered {number(ledger.triggered)} = {number(ledger.passed)} pass"
+        f" + {number(ledger.recheck)} recheck"
         f" + {number(ledger.reject)} reject + {number(ledger.not_inspected)} not inspected"
         f" + {number(ledger.in_flight)} in flight; rows {number(ledger.rows)}"
     )

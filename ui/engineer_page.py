@@ -1,4 +1,4 @@
-"""Facts for the engineer, to read only: model, limits, timing against takt, devices, where everything is kept."""
+"""Facts for the engineer, to read only: model, limits, timing against takt, devices, places."""
 
 import time
 

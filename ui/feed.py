@@ -1,6 +1,6 @@
 """What the engine publishes, for the GUI thread: received, decoded and resized in a thread of its own.
 
-Between the two lies a latest-only mailbox: a slow screen shows now, not five seconds ago, and costs no memory.
+Between the two lies a latest-only mailbox: a slow screen shows now, not five seconds ago, and stays small.
 """
 
 import threading

@@ -12,7 +12,8 @@ from ui.canvas import LEFT, RIGHT, Canvas
 from ui.panel import Panel
 
 _TEXT_PX = 20
-_MAX_FAULT_TEXT_PX = 330
+_FACT_GAP_PX = 22
+_MAX_FAULT_TEXT_PX = 240
 
 
 class Header(Panel):
@@ -53,11 +54,26 @@ class Header(Panel):
         left_px += canvas.text(box, name.upper(), 30 * k, bold=True, shrink_to_px=22 * k) + 26 * k
         facts = (("Recipe", status.recipe), ("Lot", status.lot), ("Model", status.model)) if status else ()
         shown = [(label, value) for label, value in facts if value]
-        for index, (label, value) in enumerate(shown):
-            left_px += (
-                self._fact(canvas, area, left_px, (right_px - left_px) / (len(shown) - index), label, value)
-                + 22 * k
-            )
+        for label, value, width_px in self._shared(shown, right_px - left_px):
+            self._fact(canvas, QRectF(left_px, area.top(), width_px, area.height()), label, value)
+            left_px += width_px + _FACT_GAP_PX * k
+
+    def _shared(self, facts: list[tuple[str, str]], room_px: float) -> list[tuple[str, str, float]]:
+        """Each fact with its width: what it wants, or, where that is too much, the widest cut alike."""
+        metrics = QFontMetricsF(theme.font(_TEXT_PX * self.k))
+        wanted = [metrics.horizontalAdvance(f"{label}  {value}") + 4 * self.k for label, value in facts]
+        room_px -= _FACT_GAP_PX * self.k * len(facts)
+        most_px = room_px
+        for width_px, left in zip(sorted(wanted), range(len(wanted), 0, -1), strict=True):
+            most_px = max(room_px / left, 0.0)
+            if width_px > most_px:
+                break
+            room_px -= width_px
+            most_px = width_px
+        return [
+            (label, value, min(width_px, most_px))
+            for (label, value), width_px in zip(facts, wanted, strict=True)
+        ]
 
     def _put_right(
         self, canvas: Canvas, area: QRectF, right_px: float, text: str, size_px: float, bold: bool = False
@@ -67,26 +83,23 @@ class Header(Panel):
         )
         return canvas.text(box, text, size_px * self.k, align=RIGHT, bold=bold)
 
-    def _fact(
-        self, canvas: Canvas, area: QRectF, left_px: float, width_px: float, label: str, value: str
-    ) -> float:
+    def _fact(self, canvas: Canvas, box: QRectF, label: str, value: str) -> None:
         k = self.k
-        room = width_px - 22 * k
-        box = QRectF(left_px, area.top(), room, area.height())
         used = canvas.text(box, label, _TEXT_PX * k, theme.DIM) + 8 * k
-        return used + canvas.text(box.adjusted(used, 0, 0, 0), value, _TEXT_PX * k)
+        canvas.text(box.adjusted(used, 0, 0, 0), value, _TEXT_PX * k)
 
     def _device(self, canvas: Canvas, area: QRectF, right_px: float, device: DeviceStatus) -> float:
-        """A device that works is a grey tick and its name; one that does not is a filled plate that says what is wrong."""
+        """A device that works is a grey tick and its name; one that does not is a plate saying why."""
         k = self.k
         state = device.state if self._status else "unknown"
         abnormal = state in ("fault", "warn")
+        name = device.name[:1].upper() + device.name[1:]
         if abnormal:
             ground, ink = (theme.NG, theme.WHITE) if state == "fault" else (theme.WARN, theme.INK)
-            text = f"{device.name}: {device.text}" if device.text else f"{device.name} {state}"
+            text = f"{name}: {device.text}" if device.text else f"{name} {state}"
         else:
             ground, ink = theme.BACKGROUND, theme.DIM
-            text = device.name if state == "ok" else f"{device.name} {'?' if state == 'unknown' else state}"
+            text = name if state == "ok" else f"{name} {'?' if state == 'unknown' else state}"
         font = theme.font(_TEXT_PX * k, bold=abnormal)
         text_px = min(_MAX_FAULT_TEXT_PX * k, QFontMetricsF(font).horizontalAdvance(text) + 2 * k)
         icon_px, pad_px = 22 * k, 8 * k if abnormal else 0.0

@@ -1,4 +1,4 @@
-"""The record, read in a thread of its own: the last rejects at start, the rejects of the shift, and their pictures."""
+"""The record, read in a thread of its own: the last rejects, the rejects of the shift, and their pictures."""
 
 import queue
 import threading
@@ -47,7 +47,7 @@ class RecordedPart:
 
 
 class History(QObject):
-    """Answers come as signals. Opens the record anew for each question: it may not exist yet, and need not stay open.
+    """Answers come as signals. Opens the record anew for each question: it may not exist yet.
 
     Signals:
         last_found: (list[RecordedPart]) newest first.
@@ -159,8 +159,9 @@ class History(QObject):
 
 
 def to_map_u8(anomaly_map: NDArray[np.float32], limit_reject: float) -> MapU8:
-    """An anomaly map on the published scale: 0 nothing, 128 the limit, 255 twice the limit or more, or not finite."""
+    """An anomaly map on the published scale: 0 nothing, 128 the limit, 255 twice that, or not finite."""
     if limit_reject <= 0:
         return _NO_MAP
     share = np.nan_to_num(anomaly_map / limit_reject, nan=np.inf, posinf=np.inf)
-    return np.rint(np.clip(share * LIMIT_U8, 0, 255)).astype(np.uint8)
+    levels: MapU8 = np.rint(np.clip(share * LIMIT_U8, 0, 255)).astype(np.uint8)
+    return levels

@@ -69,7 +69,7 @@ class LiveView(PictureView):
             self._describe()
 
     def show_verdict(self, verdict: VerdictMessage) -> None:
-        """A part that was not inspected may never have a picture: then the picture shown is an older part's."""
+        """A part that was not inspected may never have a picture: then an older one stays, labelled so."""
         shown_seq = self._live.part_seq if self._live else -1
         missing = verdict.verdict is Verdict.NOT_INSPECTED and verdict.part_seq > shown_seq
         self._unpictured = verdict if missing else None
@@ -127,9 +127,8 @@ class LiveView(PictureView):
             self.say(f"no picture yet, line {self._status.state}")
         else:
             missing = f"; no picture of part {self._unpictured.part_seq}" if self._unpictured else ""
-            self.say(
-                f"part {self._live.part_seq}, {words.WORDS[self._live.verdict]}, line {self._status.state}{missing}"
-            )
+            verdict = words.WORDS[self._live.verdict]
+            self.say(f"part {self._live.part_seq}, {verdict}, line {self._status.state}{missing}")
 
     def _silence(self) -> str:
         word = "NO SIGNAL" if self._heard else "WAITING FOR THE STATION"

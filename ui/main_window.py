@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from PySide6.QtCore import QRect, QTimer
+from PySide6.QtCore import QRect, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
@@ -21,6 +21,7 @@ from ui.header import Header
 from ui.history import History, RecordedPart
 from ui.live_view import LiveView
 from ui.page import Page
+from ui.panel import Panel
 from ui.pause_page import PausePage
 from ui.picture import Picture
 from ui.reject_card import NotPassed
@@ -36,7 +37,7 @@ _SCREEN_ALARM = "screen:"  # alarms the screen raises itself; acknowledging them
 
 
 class MainWindow(QWidget):
-    """The operator's screen. Owns the threads of `feed`, `commands` and `history` once shown; joins them on closing."""
+    """The operator's screen. `begin` starts the threads of feed, commands and history; closing joins them."""
 
     def __init__(
         self, station: str, config_path: Path, feed: Feed, commands: Commands, history: History
@@ -76,6 +77,8 @@ class MainWindow(QWidget):
             "engineer": self.engineer_page,
         }
         self._connect()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setFocus()  # not the first button: no ring before someone tabs
         self.show_page("")
         self._show_unknown()
         self._tick = QTimer(self)
@@ -118,7 +121,7 @@ class MainWindow(QWidget):
         """Lay everything out for the new size."""
         self._lay_out()
 
-    # --- who tells whom -------------------------------------------------------------------------------------------
+    # --- who tells whom
 
     def _connect(self) -> None:
         self._feed.arrived.connect(self._take_mail)
@@ -200,7 +203,7 @@ class MainWindow(QWidget):
         elif silent_s > STALE_S:
             self._show_unknown()
 
-    # --- commands -------------------------------------------------------------------------------------------------
+    # --- commands
 
     def _send(self, command: str, **arguments: str) -> None:
         self._commands.send(command, user=self._status.user if self._status else "", **arguments)
@@ -229,7 +232,7 @@ class MainWindow(QWidget):
         if self._screen_alarms.pop(_SCREEN_ALARM + command, None):
             self._show_alarms()
 
-    # --- rejects --------------------------------------------------------------------------------------------------
+    # --- rejects
 
     def _last_found(self, parts: list[RecordedPart]) -> None:
         self.rejects.add_recorded(parts)
@@ -251,7 +254,7 @@ class MainWindow(QWidget):
         self.rejects.hold(None)
         self.live.thaw()
 
-    # --- where everything is --------------------------------------------------------------------------------------
+    # --- where everything is
 
     def _box_px(self) -> tuple[int, int]:
         area = self.live.picture_area()
@@ -275,7 +278,7 @@ class MainWindow(QWidget):
         self.footer.setGeometry(footer)
         self._lay_out_right(QRect(width - gap - right_px, top, right_px, body_px), k, gap)
         self._lay_out_left(left, k, gap, column=width / height >= COLUMN_FROM_RATIO)
-        panels = (
+        panels: tuple[Panel, ...] = (
             self.header,
             self.alarm_strip,
             self.verdict,
@@ -283,8 +286,8 @@ class MainWindow(QWidget):
             self.trend,
             self.ledger,
             self.live,
-            self.footer,
         )
+        self.footer.rescale(k)
         for panel in (*panels, *self.pages.values()):
             panel.rescale(k)
         self._feed.fit_pictures(*self._box_px())

@@ -1,6 +1,6 @@
 """The heatmap and the contours of a part, from its map. Pure functions, safe in any thread.
 
-The scale is fixed to the limit, never to the image: 0 nothing, 128 = exactly the reject limit, 255 = twice the limit.
+The scale is fixed to the limit, never to the image: 0 nothing, 128 = the reject limit, 255 = twice that.
 What lies under the limit is transparent, so a good part does not glow.
 """
 
@@ -36,14 +36,14 @@ RAMP_BGRA = _premultiplied_ramp()
 
 
 def heatmap_image(map_u8: MapU8) -> QImage:
-    """The map as a premultiplied ARGB image of its own (small) size; Qt stretches it smoothly over the picture."""
+    """The map as a premultiplied ARGB image of its own (small) size; Qt stretches it over the picture."""
     bgra = np.ascontiguousarray(RAMP_BGRA[map_u8])
     height, width = map_u8.shape
     return QImage(bgra.data, width, height, 4 * width, QImage.Format.Format_ARGB32_Premultiplied).copy()
 
 
 def contours(map_u8: MapU8) -> tuple[QPolygonF, ...]:
-    """A closed line round each region above the limit, in fractions (0 to 1) of the picture, largest first."""
+    """A closed line round each region above the limit, in fractions of the picture, largest first."""
     if not map_u8.size or int(map_u8.max()) <= LIMIT_U8:
         return ()
     height, width = map_u8.shape

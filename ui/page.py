@@ -1,4 +1,4 @@
-"""What lies over the picture when asked for: a title, a way back, and room. The verdict and the alarms stay in sight."""
+"""What takes the picture's place when asked for: a title, a way back, room. The verdict stays in sight."""
 
 from PySide6.QtCore import QRect, QRectF, Signal
 from PySide6.QtWidgets import QWidget

@@ -1,4 +1,4 @@
-"""What every painted part of the screen is: an opaque plain widget that knows its scale and can say what it shows."""
+"""What every painted part of the screen is: an opaque widget that knows its scale and says what it shows."""
 
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QPaintEvent

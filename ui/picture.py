@@ -1,4 +1,4 @@
-"""A part's picture ready to paint. Decoding and resizing happen here, in the caller's thread: never the GUI's."""
+"""A part's picture ready to paint. Decoded and resized here, in the caller's thread: never the GUI's."""
 
 from dataclasses import dataclass
 
@@ -64,7 +64,7 @@ def compose(
     triggered_unix_ns: int,
     fps: float = 0.0,
 ) -> Picture:
-    """A picture from its arrays: `image_rgb` (H, W, 3) and `map_u8` (h, w) uint8, either of them maybe empty."""
+    """A picture from its arrays: `image_rgb` (H, W, 3) and `map_u8` (h, w) uint8, either maybe empty."""
     return Picture(
         part_seq=part_seq,
         camera_id=camera_id,
@@ -85,7 +85,7 @@ def fitted_size(width: int, height: int, box_px: tuple[int, int]) -> QSize:
 
 
 def fit(image_rgb: ImageRgb, box_px: tuple[int, int]) -> ImageRgb:
-    """Resize (H, W, 3) into a box (width, height): exact halvings by area, the rest linear (fast and without moire)."""
+    """Resize (H, W, 3) into a box (width, height): exact halvings by area, the rest linear."""
     height, width = image_rgb.shape[:2]
     if not image_rgb.size or min(box_px) < 1:
         return image_rgb[:0]
@@ -94,9 +94,8 @@ def fit(image_rgb: ImageRgb, box_px: tuple[int, int]) -> ImageRgb:
     while resized.shape[1] >= 2 * size.width() and resized.shape[0] >= 2 * size.height():
         half = (resized.shape[1] // 2, resized.shape[0] // 2)
         resized = cv2.resize(resized, half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    return cv2.resize(resized, (size.width(), size.height()), interpolation=cv2.INTER_LINEAR).astype(
-        np.uint8, copy=False
-    )
+    fitted: ImageRgb = cv2.resize(resized, size.toTuple(), interpolation=cv2.INTER_LINEAR)
+    return fitted
 
 
 def _rgb_image(image_rgb: ImageRgb) -> QImage:

@@ -94,6 +94,7 @@ class RejectCard(QAbstractButton):
             canvas.fillRect(area, theme.BACKGROUND)
             canvas.panel(area, theme.PANEL, theme.RADIUS_PX * k)
             if part is None:
+                canvas.text(area, "–", 22 * k, theme.LINE, CENTRE)
                 return
             captions_px = 60 * k
             well = area.adjusted(4 * k, 4 * k, -4 * k, -captions_px)

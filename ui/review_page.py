@@ -14,12 +14,12 @@ from ui.picture import Picture
 from ui.picture_view import PictureView
 from ui.reject_card import NotPassed, RejectCard, not_passed
 
-_COLUMNS, _ROWS = 2, 4
+_COLUMNS, _ROWS = 2, 3
 _CARDS = _COLUMNS * _ROWS
 
 
 class ReviewPage(Page):
-    """Eight cards a page; touching one shows it large.
+    """Six cards a page; touching one shows it large.
 
     Signals:
         picture_wanted: (RecordedPart) answer with `set_picture`.
@@ -75,7 +75,7 @@ class ReviewPage(Page):
         k = self.k
         gap_px = round(theme.GAP_PX * k)
         paging_px = round(64 * k)
-        list_px = round(430 * k)
+        list_px = round(470 * k)
         card_width_px = (list_px - gap_px) // _COLUMNS
         card_height_px = (content.height() - paging_px - _ROWS * gap_px) // _ROWS
         for index, card in enumerate(self.cards):
@@ -141,7 +141,8 @@ class ReviewPage(Page):
         title = QRectF(icon.right() + 12 * k, inside.top(), inside.right() - icon.right() - 12 * k, line_px)
         canvas.text(title, not_passed(part).note, 26 * k, bold=True, shrink_to_px=18 * k)
         score = f"score {words.score(part.score)}   limit {words.score(part.limit_reject)}"
-        first = f"Part {number(part.part_seq)}   {words.clock(part.triggered_unix_ns)}   {score}   {part.latency_ms:.0f} ms"
+        which = f"Part {number(part.part_seq)}   {words.clock(part.triggered_unix_ns)}"
+        first = f"{which}   {score}   {part.latency_ms:.0f} ms"
         second = "   ".join(
             filter(None, (part.recipe, f"lot {part.lot}" if part.lot else "", part.camera_id, part.model_id))
         )

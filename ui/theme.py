@@ -1,7 +1,7 @@
 """Tokens of the screen: colours, fonts, sizes at 1920x1080, and the palette Qt's Fusion style paints with.
 
-A grey screen on which colour means abnormal (ISA-101). Sizes are in pixels of a 1920x1080 screen and are multiplied by
-the scale k = min(width / 1920, height / 1080), so that one layout serves every panel.
+A grey screen on which colour means abnormal (ISA-101). Sizes are in pixels at 1920x1080, multiplied by the
+scale k = min(width / 1920, height / 1080), so that one layout serves every panel.
 """
 
 from PySide6.QtGui import QColor, QFont, QPalette

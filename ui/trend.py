@@ -14,6 +14,7 @@ from ui.panel import Panel
 _SPANS_PERCENT = (2.0, 4.0, 10.0, 20.0, 50.0, 100.0)
 _MAX_SPAN_S = 7200.0
 _MIN_SPAN_S = 300.0
+_GAP_S = 180.0
 
 
 def floor_percent(lowest: float) -> float:
@@ -53,13 +54,8 @@ class Trend(Panel):
         title = f"Yield %, last {words.age(span_s)}" if self._points else "Yield %"
         top = QRectF(inside.left(), inside.top(), inside.width(), 28 * k)
         used = canvas.text(top, title, 22 * k, theme.DIM)
-        canvas.text(
-            top.adjusted(used + 16 * k, 0, 0, 0),
-            f"- - -  target {self._target_percent:g}",
-            20 * k,
-            theme.DIM,
-            RIGHT,
-        )
+        target = f"- - -  target {self._target_percent:g}" if self._now_s else ""
+        canvas.text(top.adjusted(used + 16 * k, 0, 0, 0), target, 20 * k, theme.DIM, RIGHT)
         plot = QRectF(inside.left() + 58 * k, top.bottom() + 12 * k, 0, 0)
         plot.setBottomRight(QPointF(inside.right(), inside.bottom() - 28 * k))
         if not self._points:
@@ -100,17 +96,25 @@ class Trend(Panel):
             Qt.PenCapStyle.RoundCap,
             Qt.PenJoinStyle.RoundJoin,
         )
-        shown = [
-            place(unix_s, percent)
-            for unix_s, percent in self._points
-            if start_s <= unix_s <= self._now_s + 60
-        ]
-        if len(shown) == 1:
-            shown.append(QPointF(plot.right(), shown[0].y()))
-        self._line(canvas, QPolygonF(shown), pen)
+        for run in _runs([point for point in self._points if point[0] >= start_s]):
+            shown = [place(*point) for point in run]
+            # A lone minute is a short dash, not an invisible point.
+            self._line(
+                canvas, QPolygonF(shown if len(shown) > 1 else [shown[0], shown[0] + QPointF(3 * k, 0)]), pen
+            )
 
     @staticmethod
     def _line(canvas: Canvas, line: QPolygonF, pen: QPen) -> None:
         canvas.setPen(pen)
         canvas.setBrush(Qt.BrushStyle.NoBrush)
         canvas.drawPolyline(line)
+
+
+def _runs(points: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """The points, cut where the line stood still."""
+    runs: list[list[tuple[float, float]]] = []
+    for point in points:
+        if not runs or point[0] - runs[-1][-1][0] > _GAP_S:
+            runs.append([])
+        runs[-1].append(point)
+    return runs

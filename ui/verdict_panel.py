@@ -1,4 +1,4 @@
-"""The verdict: read at two metres, by shape and word before colour. While the line does not run, its state instead."""
+"""The verdict: read at two metres, by shape and word before colour. Where the line stands, its state."""
 
 from PySide6.QtCore import QRectF
 from PySide6.QtGui import QColor
@@ -42,16 +42,15 @@ class VerdictPanel(Panel):
             self.say(f"{status.state}, no verdict yet")
         else:
             limit = words.score(verdict.limit_reject)
-            self.say(
-                f"{words.WORDS[verdict.verdict]}: {words.why(verdict)}; score {words.score(verdict.score)}, limit {limit}"
-            )
+            judgement = f"{words.WORDS[verdict.verdict]}: {words.why(verdict)}"
+            self.say(f"{judgement}; score {words.score(verdict.score)}, limit {limit}")
 
     def paint(self, canvas: Canvas, area: QRectF) -> None:
         """A verdict, a state, or that nothing is known."""
         canvas.fillRect(area, theme.BACKGROUND)
         status, verdict = self._status, self._verdict
         if status is None:
-            self._state(canvas, area, "NO SIGNAL", "nothing is known of the line", theme.PANEL, theme.TEXT)
+            self._state(canvas, area, "NO SIGNAL", "the line is not heard", theme.PANEL, theme.TEXT)
         elif status.state is EngineState.FAULT:
             self._state(canvas, area, "FAULT", status.state_reason or "see the alarms", theme.WARN, theme.INK)
         elif status.state not in _JUDGING:
@@ -74,10 +73,11 @@ class VerdictPanel(Panel):
         else:
             canvas.ring_shape(icon, ink)
         canvas.text(title, word, 132 * k, ink, bold=True, shrink_to_px=56 * k)
-        canvas.text(line, reason[:1].upper() + reason[1:], 38 * k, ink, bold=True, shrink_to_px=26 * k)
+        below = QRectF(line.left(), line.top(), line.width(), last.bottom() - 34 * k - line.top())
+        canvas.paragraph(below, reason[:1].upper() + reason[1:], 38 * k, ink, 20 * k)
         if self._verdict is not None:
             text = f"Last part {number(self._verdict.part_seq)}: {words.WORDS[self._verdict.verdict]}"
-            canvas.text(QRectF(last.left(), last.top(), last.width(), 30 * k), text, 22 * k, ink)
+            canvas.text(QRectF(last.left(), last.bottom() - 30 * k, last.width(), 30 * k), text, 22 * k, ink)
 
     def _judgement(self, canvas: Canvas, area: QRectF, verdict: VerdictMessage) -> None:
         k = self.k
@@ -117,7 +117,7 @@ class VerdictPanel(Panel):
     def _bar(
         self, canvas: Canvas, box: QRectF, verdict: VerdictMessage, score: float, ground: QColor, ink: QColor
     ) -> None:
-        """From 0 to twice the reject limit, so that the limit is always in the middle; beyond that the bar is full."""
+        """From 0 to twice the reject limit, so the limit is always in the middle."""
         k = self.k
         if verdict.limit_reject <= 0:
             return

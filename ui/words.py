@@ -30,7 +30,7 @@ def age(seconds: float) -> str:
         return f"{seconds:.1f} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
-    if seconds < 7200:
+    if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.0f} h"
 
@@ -42,12 +42,11 @@ def why(message: VerdictMessage) -> str:
     share = message.score / message.limit_reject
     match message.verdict:
         case Verdict.PASS:
-            limit = (
-                message.limit_recheck
-                if 0 < message.limit_recheck < message.limit_reject
-                else message.limit_reject
+            banded = 0 < message.limit_recheck < message.limit_reject
+            limit, name = (
+                (message.limit_recheck, "recheck limit") if banded else (message.limit_reject, "limit")
             )
-            return f"{max(0.0, 1 - message.score / limit):.0%} below the limit".replace("%", "\u202f%")
+            return f"{max(0.0, 1 - message.score / limit):.0%} below the {name}".replace("%", "\u202f%")
         case Verdict.RECHECK:
             return f"{message.reason}, {share:.0%} of reject limit".replace("%", "\u202f%")
         case Verdict.REJECT:
