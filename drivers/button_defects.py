@@ -133,8 +133,14 @@ def _blob_r(rng: Rng, centre_r: tuple[float, float], radius_r: float, roughness:
 
 
 def _soft(mask_u8: UInt8, sigma_px: float) -> Float32:
-    """The mask as weights 0 to 1, blurred."""
-    return np.asarray(cv2.GaussianBlur(mask_u8, (0, 0), sigma_px), np.float32) / np.float32(255)
+    """The mask as weights 0 to 1, blurred; only round the mask is there anything to compute."""
+    x, y, width, height = cv2.boundingRect(mask_u8)
+    margin = int(4 * sigma_px) + 2
+    box = slice(max(y - margin, 0), y + height + margin), slice(max(x - margin, 0), x + width + margin)
+    weight = np.zeros(mask_u8.shape, np.float32)
+    weight[box] = cv2.GaussianBlur(mask_u8[box], (0, 0), sigma_px)
+    weight[box] /= np.float32(255)
+    return weight
 
 
 def _scratch(part: Part, rng: Rng, severity: float) -> UInt8:

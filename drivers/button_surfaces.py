@@ -112,10 +112,11 @@ def turned_body(radius_r: Float32, radius_px: float) -> tuple[Float32, Float32]:
     """Height in px and antialiased silhouette of a blank, from each pixel's distance to the axis in radii."""
     table_r = np.linspace(0.0, 1.2, 1201)
     table = np.interp(table_r, _PROFILE_RADIUS_R, _PROFILE_HEIGHT_R).astype(np.float32)
-    table = cv2.GaussianBlur(table[None, :], (0, 0), 14.0)[0]
-    height = np.interp(radius_r.ravel(), table_r, table).reshape(radius_r.shape)
+    table_px = cv2.GaussianBlur(table[None, :], (0, 0), 14.0) * np.float32(radius_px)
+    at = (radius_r * np.float32(1000)).astype(np.float32)
+    height = cv2.remap(table_px, at, np.zeros_like(at), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     cover = np.clip((1.0 - radius_r) * radius_px + 0.5, 0.0, 1.0)
-    return (height * radius_px).astype(np.float32), cover.astype(np.float32)
+    return np.asarray(height, np.float32), cover.astype(np.float32)
 
 
 def _tile_axis_r(radius_px: float, half_r: float) -> Float32:

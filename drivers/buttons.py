@@ -109,7 +109,7 @@ def _blank(line: Stock, rng: np.random.Generator) -> Part:
         borderMode=cv2.BORDER_REFLECT_101,
     )
     tint = rng.normal(1.0, 0.035) * rng.normal(1.0, 0.012, 3)
-    albedo = cut.astype(np.float32) * tint.astype(np.float32)
+    albedo = np.asarray(cv2.transform(cut.astype(np.float32), np.diag(tint)), np.float32)
     return Part(line, line.height_px.copy(), line.cover.copy(), albedo, intact_holes_r())
 
 
@@ -127,8 +127,11 @@ def _photograph(line: Stock, part: Part, rng: np.random.Generator) -> tuple[UInt
     fall = 0.055 * line.radius_px
     shadow_at = at[0] - fall * np.cos(lamp), at[1] - fall * np.sin(lamp)
     shadow_pose = _similarity(0.0, scale, line.shadow_u8.shape[0], shadow_at)
-    laid_rgb = cv2.warpAffine(lit_rgb, pose, (width, height), flags=cv2.INTER_LINEAR)
-    cover = cv2.warpAffine(part.cover, pose, (width, height), flags=cv2.INTER_LINEAR)
+    # Four channels in one go: OpenCV is twice as fast on them as on three.
+    lit_rgba = cv2.merge([*cv2.split(lit_rgb), cv2.convertScaleAbs(part.cover, alpha=255)])
+    laid_rgba = cv2.warpAffine(lit_rgba, pose, (width, height), flags=cv2.INTER_LINEAR)
+    cover = laid_rgba[..., 3].astype(np.float32) * np.float32(1 / 255)
+    laid_rgb = cv2.cvtColor(laid_rgba, cv2.COLOR_RGBA2RGB)
     shadow = cv2.warpAffine(line.shadow_u8, shadow_pose, (width, height), flags=cv2.INTER_LINEAR)
 
     gain, tilt_x, tilt_y = rng.normal(1.0, 0.02), rng.normal(-0.05, 0.02), rng.normal(-0.05, 0.02)
@@ -137,12 +140,15 @@ def _photograph(line: Stock, part: Part, rng: np.random.Generator) -> tuple[UInt
     )
     on_part = cover * light
     on_belt = (light - on_part) * (1.0 - shadow * np.float32(0.72 / 255))
-    image = cv2.add(
+    belt_rgb = _crop(line.belt_rgb, height, width, rng)
+    exposed = cv2.add(
         cv2.multiply(laid_rgb, cv2.merge([on_part] * 3), dtype=cv2.CV_32F),
-        cv2.multiply(_crop(line.belt_rgb, height, width, rng), cv2.merge([on_belt] * 3), dtype=cv2.CV_32F),
+        cv2.multiply(belt_rgb, cv2.merge([on_belt] * 3), dtype=cv2.CV_32F),
+        dtype=cv2.CV_8U,
     )
-    blurred = cv2.GaussianBlur(image, (5, 5), rng.uniform(0.55, 0.75))
-    return cv2.add(blurred, _crop(line.noise_dn, height, width, rng), dtype=cv2.CV_8U), pose
+    blurred = cv2.GaussianBlur(exposed, (5, 5), rng.uniform(0.55, 0.75))
+    image_rgb = cv2.add(blurred, _crop(line.noise_dn, height, width, rng), dtype=cv2.CV_8U)
+    return np.asarray(image_rgb, np.uint8), pose
 
 
 def _lit(line: Stock, part: Part, lamp: float) -> UInt8:
