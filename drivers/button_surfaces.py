@@ -5,6 +5,7 @@ Lengths with suffix `_r` are in button radii, so that a picture scales with its 
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import Literal
 
 import cv2
@@ -18,6 +19,8 @@ UInt8 = NDArray[np.uint8]
 RADIUS_SHARE = 0.36  # button radius / shorter image side
 TILE_HALF_R = 1.14  # half the side of the button's own tile: room for a bulge
 HOLE_AT_R, HOLE_RADIUS_R, CHAMFER_R = 0.185, 0.088, 0.034
+MAX_SHEET_RADIUS_PX = 368.0  # material and belt of larger pictures are enlarged: a sheet takes seconds beyond
+SHADOW_RADIUS_PX = 96.0  # soft enough to be enlarged
 SLACK_PX = 192  # how far the belt and noise sheets exceed the image, for random crops
 
 # Height of the turned profile over the radius, both in radii: flat well, raised rim, rounded edge.
@@ -34,8 +37,9 @@ class Stock:
         x_r, y_r: (S, S) coordinates of the button's tile in radii.
         height_px: (S, S) surface of a blank without holes.
         cover: (S, S) 0 to 1, antialiased silhouette of a blank without holes.
-        shadow_u8: (S2, S2) soft shadow of a blank on the belt.
+        shadow_u8: (S2, S2) soft shadow on the belt of a blank of SHADOW_RADIUS_PX.
         material_rgb: (M, M, 3) uint8 sheet the part's surface is cut from, grain along x.
+        material_scale: px of the sheet per px of the tile.
         gloss: strength of the specular highlight.
         broken_rgb: colour of a fresh fracture.
         scraped_rgb: colour of a scratch.
@@ -52,6 +56,7 @@ class Stock:
     cover: Float32
     shadow_u8: UInt8
     material_rgb: UInt8
+    material_scale: float
     gloss: float
     broken_rgb: Float32
     scraped_rgb: Float32
@@ -64,26 +69,30 @@ class Stock:
 
 @lru_cache(maxsize=2)
 def stock(material: Material, width_px: int, height_px: int) -> Stock:
-    """The static parts for one material and image size; about half a second at 512 x 512, then remembered."""
+    """The static parts for one material and image size; a quarter second at 512 x 512, then remembered."""
     rng = np.random.default_rng([1707, width_px, height_px])
     radius_px = RADIUS_SHARE * min(width_px, height_px)
     axis_r = _tile_axis_r(radius_px, TILE_HALF_R)
     x_r, y_r = (np.ascontiguousarray(a, np.float32) for a in np.meshgrid(axis_r, axis_r))
     height, cover = turned_body(np.hypot(x_r, y_r), radius_px)
 
-    shadow_axis_r = _tile_axis_r(radius_px, 1.6)
+    shadow_axis_r = _tile_axis_r(SHADOW_RADIUS_PX, 1.6)
     disc = (np.hypot(*np.meshgrid(shadow_axis_r, shadow_axis_r)) < 1.0).astype(np.float32)
-    shadow = cv2.GaussianBlur(disc, (0, 0), 0.085 * radius_px)
+    shadow = cv2.GaussianBlur(disc, (0, 0), 0.085 * SHADOW_RADIUS_PX)
 
-    sheet_side = round(2.2 * 2 * TILE_HALF_R * radius_px)
+    sheet_radius_px = min(radius_px, MAX_SHEET_RADIUS_PX)
+    sheet_side = round(2.2 * 2 * TILE_HALF_R * sheet_radius_px)
     wooden = material == "wood"
-    material_rgb = (_wood_rgb if wooden else _pearl_rgb)(rng, sheet_side, radius_px)
+    material_rgb = (_wood_rgb if wooden else _pearl_rgb)(rng, sheet_side, sheet_radius_px)
     ramp_y, ramp_x = np.meshgrid(
         np.linspace(-0.5, 0.5, height_px, dtype=np.float32),
         np.linspace(-0.5, 0.5, width_px, dtype=np.float32),
         indexing="ij",
     )
     shape = (height_px + SLACK_PX, width_px + SLACK_PX)
+    shrink = sheet_radius_px / radius_px
+    small_belt_rgb = _belt_rgb(rng, (ceil(shape[0] * shrink), ceil(shape[1] * shrink)), sheet_radius_px)
+    belt_rgb = cv2.resize(small_belt_rgb, shape[::-1], interpolation=cv2.INTER_LINEAR)
     made = Stock(
         radius_px=radius_px,
         x_r=x_r,
@@ -92,10 +101,11 @@ def stock(material: Material, width_px: int, height_px: int) -> Stock:
         cover=cover,
         shadow_u8=_to_u8(shadow * 255.0),
         material_rgb=material_rgb,
+        material_scale=shrink,
         gloss=0.34 if wooden else 0.50,
         broken_rgb=_rgb(222, 190, 142) if wooden else _rgb(196, 196, 192),
         scraped_rgb=_rgb(246, 232, 208) if wooden else _rgb(96, 94, 98),
-        belt_rgb=_belt_rgb(rng, shape, radius_px),
+        belt_rgb=np.asarray(belt_rgb, np.uint8),
         noise_dn=np.rint(rng.standard_normal((*shape, 3), dtype=np.float32) * 1.9).astype(np.int16),
         ramp_x=np.ascontiguousarray(ramp_x),
         ramp_y=np.ascontiguousarray(ramp_y),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.button_defects import DRAW, Part, intact_holes_r
-from drivers.button_surfaces import SLACK_PX, Material, Stock, UInt8, stock
+from drivers.button_surfaces import SHADOW_RADIUS_PX, SLACK_PX, Material, Stock, UInt8, stock
 
 DEFECTS = tuple(DRAW)
 
@@ -93,10 +93,10 @@ def _blank(line: Stock, rng: np.random.Generator) -> Part:
     """A part cut from a random place of the material sheet."""
     side, sheet_side = line.cover.shape[0], line.material_rgb.shape[0]
     grain = rng.normal(0, np.radians(6.0))
-    scale = rng.uniform(0.92, 1.08)
+    scale = rng.uniform(0.92, 1.08) * line.material_scale
     cos, sin = scale * np.cos(grain), scale * np.sin(grain)
-    low, high = 0.72 * side, sheet_side - 0.72 * side  # half the diagonal, so that the cut stays on the sheet
-    centre = rng.uniform(low, high, 2)
+    reach = 0.78 * side * line.material_scale  # half the largest cut's diagonal: it stays on the sheet
+    centre = rng.uniform(reach, sheet_side - reach, 2)
     half = (side - 1) / 2
     to_sheet = np.array(
         [[cos, -sin, centre[0] - half * (cos - sin)], [sin, cos, centre[1] - half * (sin + cos)]], np.float64
@@ -126,7 +126,9 @@ def _photograph(line: Stock, part: Part, rng: np.random.Generator) -> tuple[UInt
     pose = _similarity(turn, scale, part.cover.shape[0], at)
     fall = 0.055 * line.radius_px
     shadow_at = at[0] - fall * np.cos(lamp), at[1] - fall * np.sin(lamp)
-    shadow_pose = _similarity(0.0, scale, line.shadow_u8.shape[0], shadow_at)
+    shadow_pose = _similarity(
+        0.0, scale * line.radius_px / SHADOW_RADIUS_PX, line.shadow_u8.shape[0], shadow_at
+    )
     # Four channels in one go: OpenCV is twice as fast on them as on three.
     lit_rgba = cv2.merge([*cv2.split(lit_rgb), cv2.convertScaleAbs(part.cover, alpha=255)])
     laid_rgba = cv2.warpAffine(lit_rgba, pose, (width, height), flags=cv2.INTER_LINEAR)

@@ -109,6 +109,10 @@ class PylonConfig(_Strict):
         """Refuse values out of bounds."""
         if self.image_folder is not None and not self.emulated:
             raise ValueError("image_folder needs emulated: true (a real camera shows its own pictures)")
+        if self.width_px < 0 or self.height_px < 0:
+            raise ValueError(
+                f"width_px and height_px must not be negative (got {self.width_px}, {self.height_px})"
+            )
         if self.exposure_us < 0:
             raise ValueError(f"exposure_us must not be negative (got {self.exposure_us})")
 

@@ -100,7 +100,7 @@ class PylonCamera:
         except genicam.GenericException as error:
             self.close()
             raise CameraNotFound(f"{self._name()}: cannot be opened ({_line(error)})") from error
-        except CameraError:
+        except BaseException:
             self.close()
             raise
 

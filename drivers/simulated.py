@@ -73,7 +73,11 @@ class SimulatedCamera:
         self._frame_id = 0
         self._busy_until_ns = 0
         self._ahead = Ahead(self._picture, "simulated")
-        self._ahead.begin(self._part_index).result()
+        try:
+            self._ahead.begin(self._part_index).result()
+        except BaseException:
+            self.close()
+            raise
         return CameraInfo(
             camera_id=config.camera_id,
             model="Simulated button line",
