@@ -31,6 +31,7 @@ from db.errors import RecordDamaged, RecordError, RecordMissing, record_errors
 _JPEG_QUALITY = 90
 _PNG_COMPRESSION = 1  # a third of the default's time for a tenth more bytes
 _LEVELS = 65534  # 16 bits without the 0 that means "not finite", counted in steps
+_MOST_ORPHANS = 500  # more than the pictures that can be on their way to one commit
 _KEYWORD = b"varad-map"
 _AFTER_IHDR = 33  # PNG: 8 bytes of signature, 25 of IHDR
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -113,14 +114,26 @@ class Archive:
         return anomaly_map
 
     def sweep(self, known_paths: Collection[str]) -> int:
-        """Remove temporary files and files no row knows, while nobody writes; how many went."""
-        removed = 0
+        """Remove what a kill left: temporary files, and files no row knows, while nobody writes; how many
+        went.
+
+        A kill leaves few orphans. Where there are many, or no row knows any file, it is rows that are lost,
+        not pictures that are too many: then none is touched, as it may be all that is left of these parts.
+        """
         with record_errors(self.root):
-            for path in self.root.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/[0-9][0-9]/*"):
-                if path.suffix == ".tmp" or path.relative_to(self.root).as_posix() not in known_paths:
-                    path.unlink()
-                    removed += 1
-        return removed
+            files = [path for hour in self.hours() for path in hour.iterdir()]
+            removed = [path for path in files if path.suffix == ".tmp"]
+            kept = (path for path in files if path.suffix != ".tmp")
+            orphans = [path for path in kept if path.relative_to(self.root).as_posix() not in known_paths]
+            if known_paths and len(orphans) <= _MOST_ORPHANS:
+                removed += orphans
+            for path in removed:
+                path.unlink()
+        return len(removed)
+
+    def hours(self) -> list[Path]:
+        """The folders that hold files, one an hour, oldest first."""
+        return sorted(self.root.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/[0-9][0-9]"))
 
     def _path(self, path: str) -> Path:
         found = self.root / path

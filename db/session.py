@@ -147,11 +147,12 @@ def _upgrade(engine: Engine, path: Path) -> None:
     config.set_main_option("path_separator", "os")
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        _refuse_newer(path, _revision(_sqlite(connection)))
+        _refuse_newer(path, _revision(sqlite_connection(connection)))
         command.upgrade(config, "head")
 
 
-def _sqlite(connection: Connection) -> sqlite3.Connection:
+def sqlite_connection(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection below SQLAlchemy's."""
     raw = connection.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)
     return raw
@@ -162,22 +163,32 @@ def _writing_engine(path: Path) -> Engine:
         f"sqlite:///{path}", json_serializer=canonical_json, connect_args={"timeout": BUSY_TIMEOUT_S}
     )
 
+    _begin_with(engine, "BEGIN IMMEDIATE")
+
     @event.listens_for(engine, "connect")
     def configure(raw: sqlite3.Connection, _record: object) -> None:
-        raw.isolation_level = None  # SQLAlchemy begins the transactions, see below
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin_immediate(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
 
 def _reading_engine(path: Path) -> Engine:
-    return create_engine(
-        f"sqlite:///{path.as_uri()}?mode=ro&uri=true",
-        json_serializer=canonical_json,
-        connect_args={"timeout": BUSY_TIMEOUT_S},
+    """Connections that cannot write; all that one transaction reads is of one moment."""
+    engine = create_engine(
+        f"sqlite:///{path.as_uri()}?mode=ro&uri=true", connect_args={"timeout": BUSY_TIMEOUT_S}
     )
+    _begin_with(engine, "BEGIN")
+    return engine
+
+
+def _begin_with(engine: Engine, statement: str) -> None:
+    """Begin transactions by this statement, instead of when sqlite3 thinks one is due."""
+
+    @event.listens_for(engine, "connect")
+    def leave_it_to_us(raw: sqlite3.Connection, _record: object) -> None:
+        raw.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)

@@ -23,7 +23,7 @@ from db.chain import ChainedTable, Head, canonical_json, head, link_row
 from db.errors import RecordDamaged, RecordError, RecordLocked, record_errors
 from db.mark import Mark
 from db.models import Base, EventKind, Hourly, Part, Run
-from db.session import Database
+from db.session import Database, sqlite_connection
 
 _UIDS_PER_QUERY = 500
 _NS_PER_HOUR = 3_600_000_000_000
@@ -130,12 +130,12 @@ class Writer:
         """
         if database.engine is None:
             raise RecordError(f"{database.path}: opened for reading only; use open_database to write")
-        self._path = database.path
-        with record_errors(self._path):
-            self._lock_fd = _lock(self._path)
+        self.path = database.path
+        with record_errors(self.path):
+            self._lock_fd = _lock(self.path)
             try:
                 self._connection = database.engine.connect()
-                self._mark = Mark(self._path)
+                self._mark = Mark(self.path)
             except BaseException:
                 os.close(self._lock_fd)
                 raise
@@ -151,7 +151,7 @@ class Writer:
             RecordDamaged: a uid is already recorded with other content.
             RecordError: nothing was written.
         """
-        with record_errors(self._path):
+        with record_errors(self.path):
             with self._connection.begin():
                 part_head, new_parts = self._append("part", [row.values() for row in parts])
                 event_head, _ = self._append("event", [row.values() for row in events])
@@ -171,12 +171,12 @@ class Writer:
         """Record the start of a run; parts name it by `run_id`. Repeating the call is harmless."""
         row = {"run_id": run_id, "station": station, "started_unix_ns": started_unix_ns, "version": version}
         row |= {"config_sha256": config_sha256, "model_id": model_id}
-        with record_errors(self._path), self._connection.begin():
+        with record_errors(self.path), self._connection.begin():
             self._connection.execute(upsert(Run).on_conflict_do_nothing(), row)
 
     def stop_run(self, run_id: str, *, stopped_unix_ns: int, stop_reason: str) -> None:
         """Record the end of a run."""
-        with record_errors(self._path), self._connection.begin():
+        with record_errors(self.path), self._connection.begin():
             statement = update(Run).where(Run.run_id == run_id)
             self._connection.execute(
                 statement.values(stopped_unix_ns=stopped_unix_ns, stop_reason=stop_reason)
@@ -184,12 +184,12 @@ class Writer:
 
     def last_part_seq(self) -> int:
         """The highest part number ever recorded; 0 when there is none."""
-        with record_errors(self._path), self._connection.begin():
+        with record_errors(self.path), self._connection.begin():
             return self._connection.execute(select(func.max(Part.part_seq))).scalar() or 0
 
     @property
     def connection(self) -> Connection:
-        """The writing connection, for backup and retention, on the writer's thread and between commits."""
+        """The writing connection, for backup and retention: on the writer's thread, between commits."""
         return self._connection
 
     def close(self) -> None:
@@ -197,12 +197,10 @@ class Writer:
         if self._closed:
             return
         self._closed = True
-        with record_errors(self._path):
+        with record_errors(self.path):
             try:
                 # Outside a transaction; a reader may hold it back, then the next start checkpoints.
-                raw = self._connection.connection.driver_connection
-                assert raw is not None
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                sqlite_connection(self._connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 self._connection.close()
                 self._mark.close()
@@ -235,7 +233,7 @@ class Writer:
                 new.append(row)
             elif canonical_json(dict(earlier)) != canonical_json(row):
                 raise RecordDamaged(
-                    f"{self._path}: {table} {row['uid']} is already recorded with other content; "
+                    f"{self.path}: {table} {row['uid']} is already recorded with other content; "
                     "a uid must be made once, at the trigger"
                 )
         return new

@@ -81,6 +81,17 @@ def test_sweep_removes_orphans_and_temporary_files_only(tmp_path: Path) -> None:
     assert foreign.exists()
 
 
+def test_a_lost_database_never_costs_a_picture(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "images")
+    folder = archive.root / "2026/11/24/12"
+    folder.mkdir(parents=True)
+    for number in range(501):
+        (folder / f"part-{number}.png").touch()
+    assert archive.sweep(set()) == 0
+    assert archive.sweep({"2026/11/24/12/part-999.png"}) == 0
+    assert archive.sweep({"2026/11/24/12/part-0.png"}) == 500
+
+
 @pytest.mark.parametrize("uid", ["", "../x", "a/b", ".hidden", "a b", "x" * 129, "a\0"])
 def test_a_uid_that_is_no_file_name_is_refused(archive: Archive, uid: str) -> None:
     with pytest.raises(ValueError, match="uid must be"):
