@@ -94,13 +94,9 @@ def _blank(line: Stock, rng: np.random.Generator) -> Part:
     side, sheet_side = line.cover.shape[0], line.material_rgb.shape[0]
     grain = rng.normal(0, np.radians(6.0))
     scale = rng.uniform(0.92, 1.08) * line.material_scale
-    cos, sin = scale * np.cos(grain), scale * np.sin(grain)
     reach = 0.78 * side * line.material_scale  # half the largest cut's diagonal: it stays on the sheet
-    centre = rng.uniform(reach, sheet_side - reach, 2)
-    half = (side - 1) / 2
-    to_sheet = np.array(
-        [[cos, -sin, centre[0] - half * (cos - sin)], [sin, cos, centre[1] - half * (sin + cos)]], np.float64
-    )
+    at = rng.uniform(reach, sheet_side - reach, 2)
+    to_sheet = _similarity(grain, scale, side, (at[0], at[1]))
     cut = cv2.warpAffine(
         line.material_rgb,
         to_sheet,
