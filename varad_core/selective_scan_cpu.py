@@ -2,9 +2,9 @@
 
 The kernels (`varad_core.selective_scan_kernels`) work tile by tile; a tile is up to `LANES` channels of one
 batch item. Tiles are shared out to at most `torch.get_num_threads()` plain threads, which run outside the
-interpreter lock. That needs no numba threading layer (its `workqueue` aborts the process when two threads use
-it at once), so concurrent calls and forks are safe; and every sum has one order, so results do not depend on the
-number of threads.
+interpreter lock. That needs no numba threading layer (its `workqueue` aborts the process when two threads
+use it at once), so concurrent calls and forks are safe; and every sum has one order, so results do not
+depend on the number of threads.
 
 Without gradients no state is stored; with them one per chunk, from which the backward pass recomputes the rest.
 The compiled code is cached on disk (`NUMBA_CACHE_DIR`, else `__pycache__`) for the next process.

@@ -38,8 +38,8 @@ def check_inputs(inputs: ScanInputs) -> None:
     groups = B.shape[1] if B.dim() == 4 else 0
     if groups == 0 or channels % groups:
         raise ValueError(
-            f"selective_scan: B must be ({batch}, {states}, {length}) or ({batch}, groups, {states}, {length}) "
-            f"with groups dividing {channels}, got {tuple(B.shape)}"
+            f"selective_scan: B must be ({batch}, {states}, {length}) or "
+            f"({batch}, groups, {states}, {length}) with groups dividing {channels}, got {tuple(B.shape)}"
         )
     data: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "delta": (delta, (batch, channels, length)),

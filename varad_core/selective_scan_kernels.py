@@ -8,6 +8,9 @@ beyond a tile's channels hold zeros, which add nothing to any sum.
 Arguments, for both kernels: tiles first to last (exclusive) are computed; u, delta, z (Bt, D, L), z empty for
 no gate; A2 = A * log2(e), (D, N); B, C (Bt, G, N, L); D and bias (D,); states (tiles, chunks, N, LANES), the
 state before each chunk, empty to store none. Strides are free, but for those of states.
+
+float32 functions are polynomials, as a call to the C library cannot be vectorised; float64, for tests and gradient
+checks, uses the C library. They are in this file because numba's cache looks at no other when a source changes.
 """
 
 import functools
@@ -18,13 +21,24 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.extending import overload
 from numpy.typing import NDArray
-
-from varad_core.selective_scan_math import FASTMATH, exp2, sigmoid, softplus
 
 Array = NDArray[Any]
 LANES = 64  # of float32: four vector registers of 512 bits, or eight of 256
 LN_2 = math.log(2.0)
+
+# Not all of "fast": NaN and infinity, which stand for a damaged model or image, must survive, and division be exact.
+_FASTMATH = {"contract", "reassoc", "nsz"}
+_OPTIONS: Any = {"fastmath": _FASTMATH, "error_model": "numpy"}
+
+_F32 = np.float32
+_LOG2_E = _F32(math.log2(math.e))
+_LOWEST, _HIGHEST = _F32(-127), _F32(128)  # where 2**x is 0 and inf in the exponent bits of a float32
+_BIAS, _MANTISSA = _F32(127), _F32(2**23)
+_P1, _P2, _P3, _P4, _P5, _P6 = (_F32(math.log(2) ** k / math.factorial(k)) for k in range(1, 7))
+_Q3, _Q5, _Q7, _Q9, _Q11, _Q13 = (_F32(2 / k) for k in (3, 5, 7, 9, 11, 13))
+_ZERO, _ONE, _TWO = _F32(0), _F32(1), _F32(2)
 
 
 @functools.cache
@@ -52,12 +66,72 @@ def _compile(kernel: Callable[..., None], dtype: torch.dtype, outputs: str) -> C
     settings = [numba.boolean, numba.int64]
     signature = numba.void(*tiles, *arrays("3 3 2 4 4 1 3 1"), *settings, states, *arrays(outputs))
     compiled: Callable[..., None] = numba.njit(
-        signature, nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy"
+        signature, nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy"
     )(kernel)
     return compiled
 
 
-_inline = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def exp2(x: Any) -> Any:
+    """2**x, relative error below 2e-7 in float32."""
+    return np.exp2(x)
+
+
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)), relative error below 5e-7 in float32."""
+    return np.logaddexp(x, 0)
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), relative error below 5e-7 in float32."""
+    return 1 / (1 + np.exp(-x))
+
+
+# numba calls these with the argument's type and compiles what they return.
+
+
+@overload(exp2, jit_options=_OPTIONS)
+def _exp2_for(x: Any) -> Callable[[Any], Any]:
+    def in_float64(x: Any) -> Any:
+        return math.exp(x * math.log(2.0))
+
+    def in_float32(x: Any) -> Any:
+        x = _LOWEST if x < _LOWEST else x  # comparisons, as min and max may lose NaN
+        x = _HIGHEST if x > _HIGHEST else x
+        whole = np.rint(x)
+        r = x - whole  # in [-0.5, 0.5]
+        p = ((((((_P6 * r + _P5) * r + _P4) * r + _P3) * r + _P2) * r + _P1) * r) + _ONE
+        return p * np.int32((whole + _BIAS) * _MANTISSA).view(np.float32)  # the integer's bits are 2**whole
+
+    return in_float32 if x == numba.float32 else in_float64
+
+
+@overload(softplus, jit_options=_OPTIONS)
+def _softplus_for(x: Any) -> Callable[[Any], Any]:
+    def in_float64(x: Any) -> Any:
+        return math.log1p(math.exp(-abs(x))) + (x if x > 0.0 else 0.0)
+
+    def in_float32(x: Any) -> Any:
+        e = exp2(-abs(x) * _LOG2_E)
+        s = e / (_TWO + e)  # log1p(e) = 2 atanh(s), and s <= 1/3
+        q = s * s
+        log1p = s * (((((_Q13 * q + _Q11) * q + _Q9) * q + _Q7) * q + _Q5) * q + _Q3) * q + _TWO * s
+        return log1p + (x if x > _ZERO else _ZERO)
+
+    return in_float32 if x == numba.float32 else in_float64
+
+
+@overload(sigmoid, jit_options=_OPTIONS)
+def _sigmoid_for(x: Any) -> Callable[[Any], Any]:
+    def in_float64(x: Any) -> Any:
+        return 1.0 / (1.0 + math.exp(-x))
+
+    def in_float32(x: Any) -> Any:
+        return _ONE / (_ONE + exp2(-x * _LOG2_E))
+
+    return in_float32 if x == numba.float32 else in_float64
+
+
+_inline = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
 
 
 @_inline
@@ -73,18 +147,22 @@ def _place(tile: int, channels: int, groups: int) -> tuple[int, int, int, int]:
 @_inline
 def _gather(source: Array, start: int, tile: Array) -> None:
     """Transpose steps `start` and on of source (rows, L) into tile (steps, >= rows); zero the rest."""
+    steps = min(tile.shape[0], source.shape[1] - start)
     for i in range(source.shape[0]):
-        for t in range(min(tile.shape[0], source.shape[1] - start)):
-            tile[t, i] = source[i, start + t]
+        row = source[i, start : start + steps]
+        for t in range(steps):
+            tile[t, i] = row[t]
     tile[:, source.shape[0] :] = 0
 
 
 @_inline
 def _scatter(tile: Array, start: int, target: Array) -> None:
     """Undo `_gather`: transpose the first columns of tile into steps `start` and on of target."""
+    steps = min(tile.shape[0], target.shape[1] - start)
     for i in range(target.shape[0]):
-        for t in range(min(tile.shape[0], target.shape[1] - start)):
-            target[i, start + t] = tile[t, i]
+        row = target[i, start : start + steps]
+        for t in range(steps):
+            row[t] = tile[t, i]
 
 
 def _forward_tiles(  # noqa: PLR0912
@@ -197,7 +275,7 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
     db = np.empty((chunk_steps, n_states), u.dtype)
     dc = np.empty((chunk_steps, n_states), u.dtype)
     decay = np.empty((chunk_steps, n_states, LANES), u.dtype)
-    h = np.empty((chunk_steps, n_states, LANES), u.dtype)
+    h = np.empty((chunk_steps + 1, n_states, LANES), u.dtype)  # h[t] is the state before step t
     for tile in range(first, last):
         item, group, channel, width = _place(tile, channels, groups)
         own = slice(channel, channel + width)
@@ -222,8 +300,8 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
             _gather(C[item, group], start, c)
             _gather(dout[item, own], start, dy)
             # The chunk's states again, from the one before it.
+            h[0] = states[tile, chunk]
             for t in range(steps):
-                before = states[tile, chunk] if t == 0 else h[t - 1]
                 for i in range(LANES):
                     raw[t, i] += shift[i]
                     step[t, i] = raw[t, i]
@@ -238,9 +316,9 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
                     c_n = c[t, n]
                     for i in range(LANES):
                         decay_n = exp2(step[t, i] * a[n, i])
-                        h_new = decay_n * before[n, i] + drive[t, i] * b_n
+                        h_new = decay_n * h[t, n, i] + drive[t, i] * b_n
                         decay[t, n, i] = decay_n
-                        h[t, n, i] = h_new
+                        h[t + 1, n, i] = h_new
                         y_tile[t, i] += h_new * c_n
             if z.shape[0] > 0:
                 _gather(z[item, own], start, gate)
@@ -263,18 +341,21 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
                     dc_n = zero
                     for i in range(LANES):
                         dh_n = dh[n, i] + c_n * dy[t, i]
-                        dc_n += dy[t, i] * h[t, n, i]
+                        dc_n += dy[t, i] * h[t + 1, n, i]
                         db_n += dh_n * drive[t, i]
                         ddrive[i] += dh_n * b_n
-                        ddecay = dh_n * (h[t, n, i] - drive[t, i] * b_n)  # times the decay itself
-                        dstep[i] += ddecay * a[n, i]
-                        da[n, i] += ddecay * step[t, i]
-                        dh[n, i] = dh_n * decay[t, n, i]
+                        dh_before = dh_n * decay[t, n, i]
+                        dlog_decay = dh_before * h[t, n, i]
+                        dstep[i] += dlog_decay * a[n, i]
+                        da[n, i] += dlog_decay * step[t, i]
+                        dh[n, i] = dh_before
                     db[t, n] = db_n
                     dc[t, n] = dc_n
                 for i in range(LANES):
                     dskip[i] += dy[t, i] * u_tile[t, i]
+                for i in range(LANES):
                     du_tile[t, i] = ddrive[i] * step[t, i] + skip[i] * dy[t, i]
+                for i in range(LANES):
                     ddelta_tile[t, i] = dstep[i] * ln_2 + ddrive[i] * u_tile[t, i]
                 if delta_softplus:
                     for i in range(LANES):
