@@ -109,7 +109,9 @@ class Archive:
         if scale is None or levels.dtype != np.uint16 or levels.ndim != 2:
             raise RecordDamaged(f"{self._path(path)}: not an anomaly map of this archive; remove it")
         offset, step = scale
-        anomaly_map = (offset + step * (levels.astype(np.float64) - 1.0)).astype(np.float32)
+        largest = float(np.finfo(np.float32).max)  # rounding must not carry a value over it
+        values = np.clip(offset + step * (levels.astype(np.float64) - 1.0), -largest, largest)
+        anomaly_map = values.astype(np.float32)
         anomaly_map[levels == 0] = np.nan
         return anomaly_map
 

@@ -1,3 +1,4 @@
+import argparse
 import csv
 import re
 import sqlite3
@@ -18,13 +19,15 @@ from db.errors import RecordMissing
 from db.models import EventKind
 from db.session import open_database
 from db.writer import EventRow, PartRow, Writer
+from station.config import load_config
 from station.report.build import ReportFacts, ShiftReport, build_report
+from station.report.command import add_parser, run
 from station.report.csv import write_csv
 from station.report.errors import ReportError
 from station.report.html import head_text, render_html
 from station.report.pdf import write_pdf
 from station.report.png import write_pages
-from station.shifts import ShiftWindow
+from station.shifts import ShiftWindow, last_complete_shift, shift_at
 
 S = 1_000_000_000
 START_NS = int(datetime(2026, 11, 24, 6, tzinfo=UTC).timestamp()) * S
@@ -313,6 +316,40 @@ def test_the_command_says_what_is_wrong_in_one_line(config: Path, arguments: lis
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_last_shift_gives_way_to_the_running_one_and_says_so(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_config(config)
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    arguments = [
+        "report",
+        "--last-shift",
+        "--format",
+        "html",
+        "--config",
+        str(config),
+        "--out",
+        str(tmp_path),
+    ]
+
+    def report_at(unix_ns: int) -> str:
+        monkeypatch.setattr("time.time_ns", lambda: unix_ns)
+        assert run(parser.parse_args(arguments)) == 0
+        return Path(capsys.readouterr().out.strip()).read_text(encoding="utf-8")
+
+    first = shift_at(loaded.shifts, START_NS)  # the first shift with parts
+    page = report_at(START_NS + 60 * S)
+    empty = last_complete_shift(loaded.shifts, START_NS)
+    assert f"Shift {empty.key} has no parts; this is the shift that is running" in page
+    assert f"<b>Shift {first.key}</b>" in page
+    page = report_at(first.ended_unix_ns + S)
+    assert "has no parts" not in page
+    assert f"<b>Shift {first.key}</b>" in page
+    page = report_at(first.ended_unix_ns + 7 * 86_400 * S)
+    assert "no parts in this window" in page
 
 
 def test_where_there_is_no_record(data_dir: Path, tmp_path: Path) -> None:
