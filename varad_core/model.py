@@ -235,6 +235,27 @@ class ScanLayer(nn.Module):
         return hidden + out
 
 
+def place_means(tokens: Tensor) -> Tensor:
+    """The mean token of every place, where that foretells other parts; else zero.
+
+    Placed parts have a usual token at each place, moved parts have not. Which case this is the parts
+    themselves say: each half is foretold by the other half's means.
+
+    Args:
+        tokens: whitened, (n, L, C).
+
+    Returns:
+        (L, C).
+    """
+    halves = tokens[::2], tokens[1::2]
+    if len(halves[1]) == 0:
+        return torch.zeros_like(tokens[0])
+    error = sum(float((test - fit.mean(0)).square().mean()) for fit, test in (halves, halves[::-1]))
+    if error >= 2 * float(tokens.square().mean()):
+        return torch.zeros_like(tokens[0])
+    return tokens.mean(0)
+
+
 class StationVarAD(nn.Module):
     """The measured recipe: packed and whitened tokens, one deep scan per direction, one head that sees all of
     them.
@@ -252,6 +273,7 @@ class StationVarAD(nn.Module):
         self.register_buffer("orders", orders, persistent=False)
         self.register_buffer("inverses", inverse_orders(orders), persistent=False)
         self.whitening = Whitening(channels)
+        self.register_buffer("place", torch.zeros(self.height * self.width, channels))
         self.embed = nn.Linear(channels, d_model)
         self.begin = nn.Parameter(torch.zeros(K, 1, d_model))
         self.position = nn.Parameter(torch.zeros(self.height * self.width, d_model))
@@ -261,12 +283,15 @@ class StationVarAD(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(K * d_model, 2 * d_model), nn.GELU(), nn.Linear(2 * d_model, channels)
         )
+        nn.init.zeros_(self.head[-1].weight)  # start from the places' means
+        nn.init.zeros_(self.head[-1].bias)
 
     @torch.no_grad()
     def fit_tokens(self, hierarchies: Sequence[Tensor]) -> None:
-        """Fit the whitening on the training tokens (B, C_i, H_i, W_i)."""
-        packed = pack_hierarchies(hierarchies)
-        self.whitening.fit(packed.permute(0, 2, 3, 1).flatten(0, 2))
+        """Fit the whitening and the places' means on the training tokens (B, C_i, H_i, W_i)."""
+        packed = to_sequence(pack_hierarchies(hierarchies))
+        self.whitening.fit(packed.flatten(0, 1))
+        self.get_buffer("place").copy_(place_means(self.whitening(packed)))
 
     @torch.no_grad()
     def prepare(self, hierarchies: Sequence[Tensor]) -> list[Tensor]:
@@ -277,7 +302,8 @@ class StationVarAD(nn.Module):
     def hidden(self, tokens: Tensor) -> Tensor:
         """What each direction knows before token l is seen: (B, L, C) -> (B, K, L, d_model), row-major."""
         orders = self.get_buffer("orders")
-        sequences = scan(self.embed(tokens), orders)  # (B, K, L, d_model)
+        unusual = tokens - self.get_buffer("place")  # what is already known of a place is no news
+        sequences = scan(self.embed(unusual), orders)  # (B, K, L, d_model)
         sequences = delay(sequences, self.begin, self.lags)  # place l holds token l - M ...
         sequences = sequences + self.position[orders]  # ... and the name of the place to be predicted
         for layer in self.layers:
@@ -287,7 +313,7 @@ class StationVarAD(nn.Module):
     def fuse(self, hidden: Tensor) -> Tensor:
         """(B, K, L, d_model) -> predicted tokens (B, L, C)."""
         fused: Tensor = self.head(hidden.transpose(1, 2).flatten(2))
-        return fused
+        return self.get_buffer("place") + fused
 
     def predict(self, prepared: Sequence[Tensor]) -> list[Prediction]:
         """Predicted and whitened tokens."""
@@ -299,7 +325,7 @@ class StationVarAD(nn.Module):
         """Mean squared error of the fused prediction, plus each direction's own to keep all of them awake."""
         tokens = to_sequence(prepared[0])  # (B, L, C)
         hidden = self.hidden(tokens)
-        own = torch.matmul(hidden, self.direction_heads)  # (B, K, L, C)
+        own = self.get_buffer("place") + torch.matmul(hidden, self.direction_heads)  # (B, K, L, C)
         return F.mse_loss(self.fuse(hidden), tokens) + self.direction_loss * F.mse_loss(
             own, tokens[:, None].expand_as(own)
         )

@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from varad_core.config import ScoringConfig
+from varad_core.scoring import (
+    CosineScoring,
+    GaussianScoring,
+    false_reject_bound,
+    fit_gaussian_scoring,
+    fit_limits,
+    fit_positions,
+    smooth,
+)
+
+
+@pytest.mark.parametrize(("n", "bound"), [(29, 0.10), (59, 0.05), (149, 0.02), (299, 0.01)])
+def test_the_parts_that_published_bounds_need(n: int, bound: float) -> None:
+    assert false_reject_bound(n, 1, 0.95) <= bound < false_reject_bound(n - 1, 1, 0.95)
+
+
+def test_rank_one_is_the_closed_form() -> None:
+    assert false_reject_bound(40, 1, 0.95) == pytest.approx(1 - 0.05 ** (1 / 40))
+
+
+def test_the_bound_holds_in_simulation_whatever_the_distribution() -> None:
+    rng = np.random.default_rng(0)
+    for draw, tail in (
+        (lambda size: rng.exponential(size=size), lambda limit: math.exp(-limit)),
+        (lambda size: rng.random(size) ** 5, lambda limit: 1 - limit**0.2),
+    ):
+        kept = 0
+        for _ in range(2000):
+            limits = fit_limits(draw(80), 0.10, 0.95, 0.9)
+            kept += tail(limits.reject) <= limits.false_reject_bound
+        assert limits.false_reject_bound <= 0.10
+        assert kept / 2000 >= 0.935  # 95 % less three standard errors
+        assert kept / 2000 <= 0.975  # and no wider than it says
+
+
+def test_few_parts_get_their_highest_score_and_an_honest_bound() -> None:
+    limits = fit_limits(np.arange(10.0), 0.02, 0.95, 0.9)
+    assert limits.reject == 9.0
+    assert limits.false_reject_bound == pytest.approx(1 - 0.05**0.1)
+    assert limits.recheck <= limits.reject
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))
+def test_limits_are_ordered(scores: list[float]) -> None:
+    limits = fit_limits(np.array(scores), 0.05, 0.95, 0.97)
+    assert limits.recheck <= limits.reject <= max(scores)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, math.nan], [1.0, math.inf]])
+def test_unusable_scores_are_refused(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        fit_limits(np.array(scores), 0.05, 0.95, 0.97)
+
+
+def _good(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Residuals whose spread depends on what was predicted."""
+    generator = torch.Generator().manual_seed(seed)
+    predicted = torch.randn(n, 6, 8, 8, generator=generator)
+    noise = torch.randn(n, 6, 8, 8, generator=generator) * (0.2 + (predicted[:, :1] > 0))
+    return predicted, predicted + noise
+
+
+def test_gaussians_judge_a_residual_by_what_was_predicted() -> None:
+    scoring, _ = fit_gaussian_scoring(*_good(40), ScoringConfig(clusters=4, rank=6, prior_weight=5.0), seed=0)
+    predicted = torch.zeros(1, 6, 8, 8)
+    predicted[:, 0, :4], predicted[:, 0, 4:] = 1.5, -1.5  # above: noisy, below: quiet
+    distances = scoring.distances([(predicted, predicted + 0.8)])[0]
+    assert distances[4:].mean() > 1.5 * distances[:4].mean()
+
+
+def test_good_parts_have_unit_distances_and_held_out_scores_match_fresh_ones() -> None:
+    scoring, held_out = fit_gaussian_scoring(*_good(60), ScoringConfig(clusters=4, rank=6), seed=0)
+    fresh = _good(60, seed=1)
+    assert float(scoring.distances([fresh]).square().mean()) == pytest.approx(1.0, abs=0.1)
+    scores = scoring.scores(scoring.maps([fresh]))
+    assert float(scores.mean()) == pytest.approx(float(held_out.mean()), abs=float(held_out.std()))
+
+
+def test_scoring_survives_its_tensors_exactly() -> None:
+    scoring, _ = fit_gaussian_scoring(*_good(20), ScoringConfig(clusters=3, rank=4), seed=0)
+    again = GaussianScoring(scoring.top_share, scoring.tensors())
+    sample = [_good(2, seed=2)]
+    assert torch.equal(again.maps(sample), scoring.maps(sample))
+
+
+def test_position_statistics_are_used_where_positions_differ_and_nowhere_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    same = 1 + 0.1 * torch.randn(40, 8, 8, generator=generator)
+    placed = same + torch.linspace(0, 1, 64).view(8, 8)
+    assert fit_positions(same)["location"].dim() == 0
+    assert fit_positions(placed)["location"].shape == (8, 8)
+
+
+def test_smoothing_keeps_the_level() -> None:
+    assert torch.allclose(smooth(torch.full((1, 9, 7), 2.5), 1.3), torch.full((1, 9, 7), 2.5), atol=1e-5)
+
+
+def test_paper_score_is_the_maximum_of_one_minus_cosine() -> None:
+    target = torch.ones(1, 4, 8, 8)
+    predicted = target.clone()
+    predicted[0, :, 2, 5] = -1.0
+    scoring = CosineScoring(128)
+    maps = scoring.maps([(predicted, target)])
+    assert maps.shape == (1, 32, 32)
+    row, column = divmod(int(maps[0].argmax()), 32)
+    assert abs(row / 31 - 2 / 7) < 0.05
+    assert abs(column / 31 - 5 / 7) < 0.05
+    assert float(scoring.scores(maps)[0]) == float(maps.max())
+    assert float(scoring.maps([(target, target)]).abs().max()) < 1e-6
