@@ -14,7 +14,7 @@ MapU8 = NDArray[np.uint8]  # (map_height, map_width)
 
 LIMIT_U8 = 128
 _RAMP = (  # map value -> red, green, blue, alpha (0 to 255), linear between
-    (LIMIT_U8 - 1, 176, 28, 84, 0),
+    (LIMIT_U8, 176, 28, 84, 0),
     (LIMIT_U8 + 22, 220, 70, 40, 150),
     (192, 250, 150, 30, 185),
     (255, 255, 240, 150, 205),

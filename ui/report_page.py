@@ -33,7 +33,7 @@ class ReportPage(Page):
         self._open = [TouchButton("Open", "Open this file", self) for _ in range(_MAX_FILES)]
         for index, button in enumerate(self._open):
             button.clicked.connect(lambda _checked, index=index: self._show_file(index))
-        self._tell("")
+        self._tell("No report asked for yet.")
 
     def write(self) -> None:
         """Start the command, unless it is under way."""

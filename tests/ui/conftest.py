@@ -16,6 +16,8 @@ from ui.feed import Feed
 from ui.history import History
 from ui.main_window import MainWindow
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture(scope="session")
 def app() -> QApplication:
@@ -62,3 +64,16 @@ def window(app: QApplication, port: int, tmp_path: Path) -> Iterator[MainWindow]
     shown.close()
     shown.deleteLater()
     app.processEvents()
+
+
+@pytest.fixture
+def config(tmp_path: Path, port: int) -> Path:
+    """The shipped configuration with its own port and data folder."""
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    own = {"port:": f"  port: {port}", "host:": f"  host: {HOST}", "data_dir:": "  data_dir: data"}
+    text = "\n".join(
+        next((new for key, new in own.items() if line.strip().startswith(key)), line) for line in lines
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path

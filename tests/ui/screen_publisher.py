@@ -1,4 +1,4 @@
-"""An engine's voice for the screen's tests: real ZeroMQ sockets, the station's own encoders, rendered parts."""
+"""An engine's voice for the screen's tests: real ZeroMQ sockets, the station's encoders, rendered parts."""
 
 import json
 import queue
@@ -47,7 +47,9 @@ def free_port() -> int:
 def make_status(**changes: Any) -> StatusMessage:
     """A line that runs well."""
     now_ns = time.time_ns()
-    trend = tuple((now_ns / 1e9 - 60 * minute, 98.4 - 0.4 * np.cos(minute / 9)) for minute in range(119, -1, -1))
+    trend = tuple(
+        (now_ns / 1e9 - 60 * minute, 98.4 - 0.4 * np.cos(minute / 9)) for minute in range(119, -1, -1)
+    )
     status = StatusMessage(
         station="Station 3",
         state=EngineState.RUNNING,
@@ -93,7 +95,15 @@ def make_verdict(part_seq: int = 4812, verdict: Verdict = Verdict.PASS, **change
         Verdict.NOT_INSPECTED: (None, "frame missing"),
     }[verdict]
     message = VerdictMessage(
-        part_seq, f"run-{part_seq}", verdict, reason, score, 0.5, 0.62, 41.0, 1_764_000_000_000_000_000 + part_seq
+        part_seq,
+        f"run-{part_seq}",
+        verdict,
+        reason,
+        score,
+        0.5,
+        0.62,
+        41.0,
+        1_764_000_000_000_000_000 + part_seq,
     )
     return replace(message, **changes)
 
@@ -137,11 +147,15 @@ def make_preview(
 
 
 class ScreenPublisher:
-    """Publishes what it is told, and answers commands; `commands` has all that came."""
+    """Publishes what it is told, and answers commands.
+
+    `commands` has all that came; `previews_wanted` is set once a screen has subscribed.
+    """
 
     def __init__(self, port: int, refuse: str = "") -> None:
         self.port = port
         self.commands: list[dict[str, Any]] = []
+        self.previews_wanted = threading.Event()
         self._refuse = refuse
         self._outbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self._ready, self._stop = threading.Event(), threading.Event()
@@ -158,17 +172,18 @@ class ScreenPublisher:
         self._stop.set()
         self._thread.join()
 
-    def send(self, message: StatusMessage | VerdictMessage | Preview) -> None:
-        if isinstance(message, Preview):
-            self._outbox.put((PREVIEW_OFFSET, encode_preview(message)))
-        else:
-            self._outbox.put((EVENT_OFFSET, encode_event(message)))
+    def send(self, message: StatusMessage | VerdictMessage | Preview, times: int = 1) -> None:
+        is_preview = isinstance(message, Preview)
+        data = encode_preview(message) if isinstance(message, Preview) else encode_event(message)
+        for _ in range(times):
+            self._outbox.put((PREVIEW_OFFSET if is_preview else EVENT_OFFSET, data))
 
     def _work(self) -> None:
         context = zmq.Context()
         try:
             sockets = {}
-            for kind, offset in ((zmq.PUB, PREVIEW_OFFSET), (zmq.PUB, EVENT_OFFSET), (zmq.REP, COMMAND_OFFSET)):
+            kinds = ((zmq.XPUB, PREVIEW_OFFSET), (zmq.PUB, EVENT_OFFSET), (zmq.REP, COMMAND_OFFSET))
+            for kind, offset in kinds:
                 sockets[offset] = context.socket(kind)
                 sockets[offset].setsockopt(zmq.LINGER, 0)
                 sockets[offset].bind(endpoint(HOST, self.port, offset))
@@ -177,6 +192,8 @@ class ScreenPublisher:
                 while not self._outbox.empty():
                     offset, data = self._outbox.get()
                     sockets[offset].send(data)
+                if sockets[PREVIEW_OFFSET].poll(0) and sockets[PREVIEW_OFFSET].recv()[:1] == b"\x01":
+                    self.previews_wanted.set()
                 if sockets[COMMAND_OFFSET].poll(5):
                     self.commands.append(json.loads(sockets[COMMAND_OFFSET].recv()))
                     reply = {"ok": False, "error": self._refuse} if self._refuse else {"ok": True}
