@@ -149,6 +149,18 @@ def test_defects_show_where_their_mask_says_and_nowhere_else(
             assert difference[~near].max() <= 12
 
 
+@pytest.mark.parametrize("defect", ["scratch", "crack", "stain", "contamination"])
+def test_a_surface_defect_does_not_float_in_a_hole(defect: str) -> None:
+    hidden = 0
+    for index in range(12):
+        bad, good = part(index, (defect, 1.0), size_px=256), part(index, ("", 0.0), size_px=256)
+        in_hole = cv2.erode((good.image_rgb.max(axis=2) < 32).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        assert in_hole.sum() > 100
+        assert not (bad.mask & in_hole).any()
+        hidden += int((np.abs(bad.image_rgb.astype(int) - good.image_rgb).max(axis=2)[in_hole] > 12).sum())
+    assert hidden == 0
+
+
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_worse_defect_is_larger(defect: str) -> None:
     areas = [

@@ -110,8 +110,11 @@ def test_region_exposure_and_gain_are_set_and_told_with_each_frame(opened: Opene
 def test_a_refused_setting_is_named_and_the_camera_let_go(
     opened: Opener, settings: dict[str, Any], message: str
 ) -> None:
+    refused = PylonCamera(PylonConfig(emulated=True, **settings))
     with pytest.raises(CameraSettingsError, match=f"CAM 1: {message}"):
-        opened(**settings)
+        refused.open()
+    with pytest.raises(CameraError, match="not open"):
+        refused.trigger()
     assert one(opened()).image_rgb is not None
 
 
