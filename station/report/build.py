@@ -220,7 +220,7 @@ def _triggered(connection: Connection, span: tuple[int, int]) -> int:
 def _context(connection: Connection, span: tuple[int, int]) -> dict[str, list[str]]:
     columns = (Part.recipe, Part.lot, Part.user, Part.model_id, Part.limit_recheck, Part.limit_reject)
     rows = connection.execute(
-        select(*columns)
+        select(*columns, func.count(Part.score).label("scored"))
         .where(triggered_between(*span))
         .group_by(*columns)
         .order_by(func.min(Part.triggered_unix_ns))
@@ -235,6 +235,7 @@ def _context(connection: Connection, span: tuple[int, int]) -> dict[str, list[st
             if row.limit_recheck == row.limit_reject
             else f"recheck {row.limit_recheck:.4g}, reject {row.limit_reject:.4g}"
             for row in rows
+            if row.scored  # where no part had a score, no limit was in force
         ],
     }
     return {name: [value for value in dict.fromkeys(values) if value] for name, values in named.items()}

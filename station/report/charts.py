@@ -33,7 +33,7 @@ def stacked_bars(buckets: Sequence[Bucket], bucket_s: int, tz: tzinfo | None) ->
     top, ticks = _scale(1.08 * max(totals, default=0))  # room for the numbers
     marks = list(_grid(ticks, top, "{:g}"))
     step = _PLOT_WIDTH / max(1, len(buckets))
-    every = ceil(len(buckets) / 8)
+    every = ceil(len(buckets) / (8 if bucket_s >= 60 else 5))  # with seconds, the times are longer
     for number, (bucket, total) in enumerate(zip(buckets, totals, strict=True)):
         x, y = _LEFT + step * number + step * 0.12, float(_BASE)
         for verdict, colour in COLOURS.items():

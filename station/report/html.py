@@ -70,6 +70,8 @@ def head_text(report: ShiftReport) -> str:
 def duration(span_ns: int) -> str:
     """A span in its two largest units: "1 h 05 min", "12 min", "45 s"."""
     seconds = round(span_ns / NS_PER_S)
+    if seconds == 0 < span_ns:
+        return "< 1 s"
     if seconds < 60:
         return f"{seconds} s"
     minutes, seconds = divmod(seconds, 60)

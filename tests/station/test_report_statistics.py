@@ -109,7 +109,15 @@ def test_a_stop_is_named_by_its_first_reason_and_worst_state() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (61, "1 min 01 s"), (3600, "1 h"), (3900, "1 h 05 min")],
+    [
+        (0, "0 s"),
+        (0.2, "< 1 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (61, "1 min 01 s"),
+        (3600, "1 h"),
+        (3900, "1 h 05 min"),
+    ],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(int(seconds * S)) == words
