@@ -6,7 +6,7 @@ interpreter lock. That needs no numba threading layer (its `workqueue` aborts th
 use it at once), so concurrent calls and forks are safe; and every sum has one order, so results do not
 depend on the number of threads.
 
-Without gradients no state is stored; with them one per chunk, from which the backward pass recomputes the rest.
+Without gradients no state is stored; with them one per chunk, and the backward pass recomputes the rest.
 The compiled code is cached on disk (`NUMBA_CACHE_DIR`, else `__pycache__`) for the next process.
 """
 

@@ -9,8 +9,8 @@ Arguments, for both kernels: tiles first to last (exclusive) are computed; u, de
 no gate; A2 = A * log2(e), (D, N); B, C (Bt, G, N, L); D and bias (D,); states (tiles, chunks, N, LANES), the
 state before each chunk, empty to store none. Strides are free, but for those of states.
 
-float32 functions are polynomials, as a call to the C library cannot be vectorised; float64, for tests and gradient
-checks, uses the C library. They are in this file because numba's cache looks at no other when a source changes.
+float32 functions are polynomials, as a call to the C library cannot be vectorised; float64, for tests and
+gradient checks, uses the C library. They are in this file because numba's cache notices changes in no other.
 """
 
 import functools
@@ -28,7 +28,7 @@ Array = NDArray[Any]
 LANES = 64  # of float32: four vector registers of 512 bits, or eight of 256
 LN_2 = math.log(2.0)
 
-# Not all of "fast": NaN and infinity, which stand for a damaged model or image, must survive, and division be exact.
+# Not all of "fast": NaN, which stands for a damaged model or image, must survive, and division stay exact.
 _FASTMATH = {"contract", "reassoc", "nsz"}
 _OPTIONS: Any = {"fastmath": _FASTMATH, "error_model": "numpy"}
 
@@ -259,7 +259,7 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
     groups, n_states = B.shape[1:3]
     chunks = (length + chunk_steps - 1) // chunk_steps
     ln_2 = u.dtype.type(LN_2)
-    zero = u.dtype.type(0)
+    zero, one = u.dtype.type(0), u.dtype.type(1)
     u_tile = np.zeros((chunk_steps, LANES), u.dtype)
     raw = np.zeros((chunk_steps, LANES), u.dtype)
     step = np.zeros((chunk_steps, LANES), u.dtype)
@@ -326,7 +326,7 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
                     for i in range(LANES):
                         sigma = sigmoid(gate[t, i])
                         silu = gate[t, i] * sigma
-                        dz_tile[t, i] = dy[t, i] * y_tile[t, i] * (sigma + silu - silu * sigma)
+                        dz_tile[t, i] = dy[t, i] * y_tile[t, i] * (sigma + silu * (one - sigma))
                         dy[t, i] *= silu
                 _scatter(dz_tile, start, dz[item, own])
             # Backwards through the steps; dh: the state's gradient through later steps only.

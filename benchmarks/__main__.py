@@ -1,0 +1,41 @@
+"""`python -m benchmarks NAME [options]`: run one benchmark, print its table, keep it with --json.
+
+A benchmark is one module here with `add_arguments(parser)` and `run(args) -> dict`; what `run` returns is
+written as JSON beside the facts of the machine.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.reporting import machine_facts, print_facts, write_json
+
+BENCHMARKS = {
+    "scan": "speed of the recurrence's backends",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what README states.")
+    commands = parser.add_subparsers(dest="name", required=True)
+    modules = {}
+    for name, summary in BENCHMARKS.items():
+        modules[name] = importlib.import_module(f"benchmarks.{name}")
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+        modules[name].add_arguments(command)
+    args = parser.parse_args(argv)
+    if args.json and not args.json.absolute().parent.is_dir():
+        parser.error(f"--json {args.json}: there is no folder {args.json.parent}; create it first")
+    facts = machine_facts()
+    print_facts(facts)
+    results = modules[args.name].run(args)
+    if args.json:
+        write_json(args.json, {"benchmark": args.name, "machine": facts, "results": results})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
