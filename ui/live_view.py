@@ -142,7 +142,8 @@ class LiveView(PictureView):
             self._band(canvas, area, self._frozen)
             return
         stale = self._status is None
-        self.paint_picture(canvas, area, greyed=stale)
+        # A picture that is not the latest part's must not look as if it were.
+        self.paint_picture(canvas, area, greyed=stale or self._unpictured is not None)
         if stale:
             middle = QRectF(area.left() + 20 * k, area.center().y() - 70 * k, area.width() - 40 * k, 84 * k)
             canvas.text(middle, self._silence(), 72 * k, theme.TEXT, CENTRE, bold=True, shrink_to_px=36 * k)

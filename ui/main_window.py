@@ -257,8 +257,7 @@ class MainWindow(QWidget):
     # --- where everything is
 
     def _box_px(self) -> tuple[int, int]:
-        area = self.live.picture_area()
-        return int(area.width()), int(area.height())
+        return self.live.width(), self.live.height()
 
     def _lay_out(self) -> None:
         width, height = self.width(), self.height()

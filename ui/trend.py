@@ -15,6 +15,7 @@ _SPANS_PERCENT = (2.0, 4.0, 10.0, 20.0, 50.0, 100.0)
 _MAX_SPAN_S = 7200.0
 _MIN_SPAN_S = 300.0
 _GAP_S = 180.0
+_MINUTE_S = 60.0
 
 
 def floor_percent(lowest: float) -> float:
@@ -98,10 +99,10 @@ class Trend(Panel):
         )
         for run in _runs([point for point in self._points if point[0] >= start_s]):
             shown = [place(*point) for point in run]
-            # A lone minute is a short dash, not an invisible point.
-            self._line(
-                canvas, QPolygonF(shown if len(shown) > 1 else [shown[0], shown[0] + QPointF(3 * k, 0)]), pen
-            )
+            # A point stands for its whole minute, and a lone one must be seen.
+            end = place(min(run[-1][0] + _MINUTE_S, self._now_s), run[-1][1])
+            shown.append(QPointF(max(end.x(), shown[-1].x() + 3 * k), end.y()))
+            self._line(canvas, QPolygonF(shown), pen)
 
     @staticmethod
     def _line(canvas: Canvas, line: QPolygonF, pen: QPen) -> None:
