@@ -22,8 +22,8 @@ lint: setup ## Style, types and the layers between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: setup ## Measure the figures that README quotes
-	$(BIN)/python -m benchmarks
+bench: setup ## Measure what README states: make bench NAME=scan, or without NAME the list
+	$(BIN)/python -m benchmarks $(or $(NAME),--help)
 
 clean: ## Remove .venv, caches and the demo's pictures; keeps station-data/
 	rm -rf .venv build demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
