@@ -1,9 +1,9 @@
 """What the detector returns, and the error tree of this room.
 
-    VaradError
-    |-- DataError      an image or folder cannot be used; names the path and what to do
-    |-- WeightsError   a tokenizer's weights are missing or do not fit
-    `-- BundleError    a model file is damaged, unsigned, signed by a stranger, or newer than this program
+VaradError
+|-- DataError      an image or folder cannot be used; names the path and what to do
+|-- WeightsError   a tokenizer's weights are missing or do not fit
+`-- BundleError    a model file is damaged, unsigned, signed by a stranger, or newer than this program
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class BundleError(VaradError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Score limits, from good parts alone: score <= recheck passes, <= reject is rechecked, above is rejected.
+    """Score limits, from good parts alone: score <= recheck passes, <= reject is rechecked, above rejected.
 
     Attributes:
         recheck: below or at it a part passes. Equal to `reject` where there is no recheck band.
