@@ -205,8 +205,8 @@ class Whitening(nn.Module):
     def fit(self, tokens: Tensor, floor: float = 1e-3) -> None:
         """Fit on (n, C). Variances under `floor` times their mean are noise and lifted to it."""
         mean = tokens.mean(0)
-        centred = (tokens - mean).double()
-        covariance = centred.t() @ centred / max(1, len(tokens) - 1)
+        centred = tokens - mean
+        covariance = (centred.t() @ centred).double() / max(1, len(tokens) - 1)
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp_min(floor * float(values.mean()) + 1e-12)
         self.get_buffer("mean").copy_(mean)
@@ -280,11 +280,10 @@ class StationVarAD(nn.Module):
         self.layers = nn.ModuleList(ScanLayer(d_model, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d_model)
         self.direction_heads = nn.Parameter(torch.randn(K, d_model, channels) * d_model**-0.5 * 0.1)
-        self.head = nn.Sequential(
-            nn.Linear(K * d_model, 2 * d_model), nn.GELU(), nn.Linear(2 * d_model, channels)
-        )
-        nn.init.zeros_(self.head[-1].weight)  # start from the places' means
-        nn.init.zeros_(self.head[-1].bias)
+        last = nn.Linear(2 * d_model, channels)
+        nn.init.zeros_(last.weight)  # start from the places' means
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(nn.Linear(K * d_model, 2 * d_model), nn.GELU(), last)
 
     @torch.no_grad()
     def fit_tokens(self, hierarchies: Sequence[Tensor]) -> None:

@@ -81,6 +81,7 @@ def train(
     model = create_model(config, shapes).to(device)
     model.fit_tokens([grid[fitted] for grid in tokens])
     prepared = model.prepare(tokens)
+    del tokens  # hundreds of megabytes, and `prepared` has all that is needed of them
 
     final_loss = fit_model(model, [grid[fitted] for grid in prepared], settings, progress, cancel)
     scoring, scores = calibrate(model, [grid[held_out] for grid in prepared], config)

@@ -3,12 +3,12 @@
 The lines that train and test have different seeds; TEST_SEED was used for nothing else.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drivers.buttons import DEFECTS, RenderedPart, part_truth, render_part
 from varad_core.config import VaradConfig
@@ -25,21 +25,10 @@ TEST_PER_DEFECT = 40
 NAME = "button wood"
 
 
-class RenderedGoodParts(Sequence[NDArray[np.uint8]]):
-    """Good parts of a simulated line, rendered on demand."""
-
-    def __init__(self, seed: int, count: int) -> None:
-        self.seed, self.parts = seed, count
-
-    def __len__(self) -> int:
-        return self.parts
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]
-        if not 0 <= index < self.parts:
-            raise IndexError(index)
-        return render_part(
-            seed=self.seed, index=index, defect_rate=0.0, width_px=SIDE_PX, height_px=SIDE_PX
-        ).image_rgb
+def _render(seed: int, index: int, truth: tuple[str, float]) -> RenderedPart:
+    return render_part(
+        seed=seed, index=index, defect_rate=0.0, width_px=SIDE_PX, height_px=SIDE_PX, truth=truth
+    )
 
 
 def judge(inspector: "Inspector", seed: int, good: int, per_defect: int) -> dict[str, object]:
@@ -53,15 +42,7 @@ def judge(inspector: "Inspector", seed: int, good: int, per_defect: int) -> dict
     while any(len(scores[name]) < wanted[name] for name in wanted):
         defect, severity = part_truth(seed=seed, index=index, defect_rate=0.6)
         if len(scores[defect]) < wanted[defect]:
-            part: RenderedPart = render_part(
-                seed=seed,
-                index=index,
-                defect_rate=0.0,
-                width_px=SIDE_PX,
-                height_px=SIDE_PX,
-                truth=(defect, severity),
-            )
-            result = inspector.inspect(part.image_rgb)
+            result = inspector.inspect(_render(seed, index, (defect, severity)).image_rgb)
             scores[defect].append(result.score)
             elapsed_ms.append(sum(result.timings_ms.values()))
         index += 1
@@ -102,7 +83,11 @@ def train_demo(
     from varad_core.bundle import public_hex
     from varad_core.train import train
 
-    inspector = train(RenderedGoodParts(config.training.seed, parts), config, name=NAME, progress=progress)
+    images = []
+    for index in range(parts):
+        progress("render", index + 1, parts, math.nan)
+        images.append(_render(config.training.seed, index, ("", 0.0)).image_rgb)
+    inspector = train(images, config, name=NAME, progress=progress)
     inspector.warm_up()
     figures = judge(inspector, TEST_SEED, TEST_GOOD, TEST_PER_DEFECT)
     model_id = inspector.save(out, signing_key, figures)

@@ -35,7 +35,7 @@ def test_the_four_directions_are_rows_columns_and_their_reverses() -> None:
 
 
 def test_other_counts_of_directions_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 or 8.*5"):
+    with pytest.raises(ValueError, match=r"4 or 8.*5"):
         scan_orders(2, 2, 5)
 
 
