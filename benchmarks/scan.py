@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _fast_backends(device: str) -> list[Backend]:
     if torch.device(device).type == "cuda":
-        return [PEER, *(["mamba"] if find_spec("mamba_ssm") else [])]  # type: ignore[list-item]
+        candidates: list[tuple[Backend, str]] = [("mamba", "mamba_ssm"), ("triton", "triton")]
+        return [PEER, *(backend for backend, package in candidates if find_spec(package))]
     return [PEER, "numba"]
 
 

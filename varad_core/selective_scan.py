@@ -15,8 +15,10 @@ argument names, shapes and meaning are those of `mamba_ssm`'s `selective_scan_fn
     chunked     any     two-level scan in torch; the benchmarks' peer
     numba       CPU     compiled kernels with their own backward pass, float32 and float64
     mamba       CUDA    mamba_ssm's kernel (the extra `gpu`)
+    triton      CUDA    our own kernels, for where mamba_ssm is not installed
 """
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -27,7 +29,7 @@ from torch import Tensor
 from varad_core.selective_scan_inputs import ScanInputs, check_inputs
 from varad_core.selective_scan_torch import chunked_scan, reference_scan
 
-Backend = Literal["auto", "reference", "chunked", "numba", "mamba"]
+Backend = Literal["auto", "reference", "chunked", "numba", "mamba", "triton"]
 
 
 def selective_scan(
@@ -55,8 +57,8 @@ def selective_scan(
         z: gate, (Bt, D, L).
         delta_bias: added to delta, (D,).
         delta_softplus: pass delta through softplus.
-        backend: who computes it. `auto` takes, on CUDA, mamba where installed, else chunked; on a CPU, numba
-            for float32 and float64, else chunked.
+        backend: who computes it. `auto` takes, on CUDA, mamba where installed, else triton, else chunked; on
+            a CPU, numba for float32 and float64, else chunked.
 
     Returns:
         (Bt, D, L) in the dtype of u. Differentiable once in every tensor argument.
@@ -83,13 +85,17 @@ def _choose(backend: str, u: Tensor) -> Callable[[ScanInputs], Tensor]:
             return _numba(u)
         case "mamba":
             return _mamba(u)
+        case "triton":
+            return _triton(u)
     names = ", ".join(get_args(Backend))
     raise ValueError(f"selective_scan: unknown backend {backend!r}; choose one of {names}")
 
 
 def _fastest(u: Tensor) -> Backend:
     if u.is_cuda:
-        return "mamba" if find_spec("mamba_ssm") and u.dtype != torch.float64 else "chunked"
+        if find_spec("mamba_ssm") and u.dtype != torch.float64:
+            return "mamba"
+        return "triton" if find_spec("triton") else "chunked"
     compiled = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64) and find_spec("numba")
     return "numba" if compiled else "chunked"
 
@@ -131,3 +137,18 @@ def _mamba(u: Tensor) -> Callable[[ScanInputs], Tensor]:
         return y
 
     return mamba_scan
+
+
+def _triton(u: Tensor) -> Callable[[ScanInputs], Tensor]:
+    if not u.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError(
+            f"selective_scan: backend 'triton' runs on CUDA, got {u.device}; use backend='auto' "
+            "(or set TRITON_INTERPRET=1 before starting, to test its kernels on a CPU)"
+        )
+    try:
+        from varad_core.selective_scan_triton import triton_scan
+    except ImportError as error:
+        raise RuntimeError(
+            f"selective_scan: backend 'triton' cannot run: {error}; pip install triton"
+        ) from error
+    return triton_scan

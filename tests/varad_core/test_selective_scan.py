@@ -326,20 +326,27 @@ def test_an_unknown_backend_is_refused_with_the_known_ones():
         selective_scan(**arguments(), backend="cuda")
 
 
-def test_a_backend_asked_for_by_name_says_why_it_cannot_run():
+def test_a_backend_asked_for_by_name_says_why_it_cannot_run(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError, match=r"'mamba' takes .* on CUDA, got torch\.float32 on cpu"):
         selective_scan(**arguments(dtype=torch.float32), backend="mamba")
+    with pytest.raises(RuntimeError, match=r"'triton' runs on CUDA, got cpu"):
+        selective_scan(**arguments(dtype=torch.float32), backend="triton")
     with pytest.raises(RuntimeError, match=r"'numba' takes float32 or float64 on a CPU, got torch\.bfloat16"):
         selective_scan(**arguments(dtype=torch.bfloat16), backend="numba")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.skipif(find_spec("mamba_ssm") is None, reason="mamba_ssm is not installed (the extra gpu)")
 @pytest.mark.parametrize("groups", [1, 3])
-def test_mamba_matches_the_reference_on_cuda(groups):
+@pytest.mark.parametrize(
+    ("backend", "package"), [("mamba", "mamba_ssm"), ("triton", "triton"), ("chunked", "torch")]
+)
+def test_backends_match_the_reference_on_cuda(backend, package, groups):
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     inputs = arguments(channels=6, length=150, states=16, groups=groups, dtype=torch.float32)
-    actual = output_and_gradients({name: x.cuda() for name, x in inputs.items()}, "mamba")
+    actual = output_and_gradients({name: x.cuda() for name, x in inputs.items()}, backend)
     expected = output_and_gradients({name: x.double() for name, x in inputs.items()}, "reference")
     for name, x in expected.items():
         torch.testing.assert_close(actual[name].cpu().double(), x, rtol=1e-3, atol=1e-3)
