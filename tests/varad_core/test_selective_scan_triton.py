@@ -1,6 +1,6 @@
 """The Triton kernels on a CPU, through Triton's interpreter, against the float64 step loop.
 
-The interpreter must be chosen before triton is imported, so the comparison is a process of its own: this file.
+The interpreter must be chosen before triton is imported: the comparison is a process of its own, this file.
 """
 
 import os
