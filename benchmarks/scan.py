@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from benchmarks.reporting import print_table
+from benchmarks.reporting import print_facts, print_table
 from varad_core.selective_scan import Backend, selective_scan
 
 PEER: Backend = "chunked"
@@ -37,41 +37,49 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         torch.set_num_threads(args.threads)
     backends = args.backends or _fast_backends(args.device)
     backends = [PEER, *(b for b in backends if b != PEER)]
-    cases: list[dict[str, Any]] = []
-    rows: list[list[str]] = []
-    for states in args.states:
-        for length in args.lengths:
-            inputs = _inputs(args.batch, args.channels, length, states, args.device)
-            for training in (False, True):
-                seconds = _take_turns(inputs, backends, training, args.rounds)
-                for backend in backends:
-                    pairs = zip(seconds[PEER], seconds[backend], strict=True)
-                    case = {
-                        "d_state": states,
-                        "length": length,
-                        "pass": "fwd+bwd" if training else "fwd",
-                        "backend": backend,
-                        "median_ms": round(statistics.median(seconds[backend]) * 1e3, 3),
-                        "fastest_ms": round(min(seconds[backend]) * 1e3, 3),
-                        "times_faster_than_chunked": round(statistics.median(p / b for p, b in pairs), 2),
-                    }
-                    cases.append(case)
-                    rows.append(
-                        [
-                            f"{value:.2f}" if isinstance(value, float) else str(value)
-                            for value in case.values()
-                        ]
-                    )
-    print_table(list(cases[0]), rows)
     setting = {
         "batch": args.batch,
         "channels": args.channels,
         "groups": 1,
+        "dtype": "float32",
+        "arguments": "all (skip, gate, bias, softplus)",
         "device": args.device,
-        "rounds": args.rounds,
         "threads": torch.get_num_threads(),
+        "rounds": args.rounds,
     }
-    return {"setting": setting | {"dtype": "float32", "gate, skip, bias, softplus": "on"}, "cases": cases}
+    print_facts(setting)
+    cases = [
+        case
+        for states in args.states
+        for length in args.lengths
+        for training in (False, True)
+        for case in _compare(length, states, training, backends, args)
+    ]
+    rows = [[f"{x:.2f}" if isinstance(x, float) else str(x) for x in case.values()] for case in cases]
+    print_table(list(cases[0]), rows)
+    return {"setting": setting, "cases": cases}
+
+
+def _compare(
+    length: int, states: int, training: bool, backends: list[Backend], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Time one size, one row per backend."""
+    inputs = _inputs(args.batch, args.channels, length, states, args.device)
+    seconds = _take_turns(inputs, backends, training, args.rounds)
+    return [
+        {
+            "d_state": states,
+            "length": length,
+            "pass": "fwd+bwd" if training else "fwd",
+            "backend": backend,
+            "median_ms": statistics.median(seconds[backend]) * 1e3,
+            "fastest_ms": min(seconds[backend]) * 1e3,
+            "times_faster_than_chunked": statistics.median(
+                peer / own for peer, own in zip(seconds[PEER], seconds[backend], strict=True)
+            ),
+        }
+        for backend in backends
+    ]
 
 
 def _fast_backends(device: str) -> list[Backend]:
