@@ -40,7 +40,8 @@ class Bundle:
     Attributes:
         tensors: by name.
         manifest: configuration, calibration, provenance; JSON values.
-        model_id: first 12 hexadecimal digits of the file's sha256.
+        model_id: first 12 hexadecimal digits of the sha256 that is signed. (The file's own changes from one
+            writing to the next, because safetensors orders its metadata at random.)
         signer: the public key that signed it, hexadecimal.
     """
 
@@ -108,6 +109,10 @@ def _digest(tensors: Mapping[str, Tensor], manifest: str) -> bytes:
     return total.digest()
 
 
+def _model_id(digest: bytes) -> str:
+    return digest.hex()[:12]
+
+
 def save_bundle(
     path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any], *, signing_key: Ed25519PrivateKey
 ) -> str:
@@ -123,7 +128,8 @@ def save_bundle(
     text = json.dumps(
         {"format": FORMAT, "versions": _versions(), **manifest}, sort_keys=True, allow_nan=False
     )
-    signature = signing_key.sign(_digest(plain, text)).hex()
+    digest = _digest(plain, text)
+    signature = signing_key.sign(digest).hex()
     data = save(plain, {"manifest": text, "key": public_hex(signing_key), "signature": signature})
     temporary: str | None = None
     try:
@@ -140,7 +146,7 @@ def save_bundle(
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-    return hashlib.sha256(data).hexdigest()[:12]
+    return _model_id(digest)
 
 
 def require_writable(path: Path) -> None:
@@ -174,7 +180,6 @@ def load_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
         with safe_open(path, framework="pt") as file:
             header = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        model_id = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except (SafetensorError, OSError) as error:
         raise BundleError(
             f"bundle {path}: not a safetensors file or truncated ({_one_line(error)})"
@@ -183,9 +188,10 @@ def load_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
     if absent:
         raise BundleError(f"bundle {path}: not a model bundle ({', '.join(sorted(absent))} missing)")
     signer = header["key"]
+    digest = _digest(tensors, header["manifest"])
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(
-            bytes.fromhex(header["signature"]), _digest(tensors, header["manifest"])
+            bytes.fromhex(header["signature"]), digest
         )
     except (InvalidSignature, ValueError) as error:
         raise BundleError(f"bundle {path}: was changed after it was signed; get a fresh copy") from error
@@ -200,7 +206,7 @@ def load_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
             f"bundle {path}: format {manifest['format']} is newer than this program's {FORMAT}; "
             "update the station"
         )
-    return Bundle(tensors, manifest, model_id, signer)
+    return Bundle(tensors, manifest, _model_id(digest), signer)
 
 
 def _versions() -> dict[str, str]:

@@ -52,7 +52,7 @@ class Inspector:
     Attributes:
         limits: score limits from held-out good parts.
         model_name: the recipe it was trained for.
-        model_id: 12 hexadecimal digits of the bundle's sha256; empty until saved.
+        model_id: 12 hexadecimal digits, see `Bundle`; empty until saved.
         input_size_px: side of the square the tokenizer sees; images of any size are brought to it.
         manifest: provenance, as stored.
     """
