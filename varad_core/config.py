@@ -206,7 +206,7 @@ def default_config(
         image_size_px=fit_image_size(image_size_px, tokenizer),
         alignment=alignment,
         predictor=PredictorConfig(d_model=64, layers=1, d_state=8) if embedded else PredictorConfig(),
-        training=TrainingConfig(seed=seed, steps=200, batch_size=4)
+        training=TrainingConfig(seed=seed, steps=300, batch_size=4)
         if embedded
         else TrainingConfig(seed=seed),
         scoring=ScoringConfig(top_share=0.003) if embedded else ScoringConfig(),
