@@ -117,7 +117,7 @@ else.
 | image | {inspector.input_size_px} px after alignment ({inspector.alignment.name}) |
 | size | {facts["parameters"]:,} parameters, {size_bytes / 1e6:.1f} MB |
 | limits | recheck above {limits.recheck:.3f}, reject above {limits.reject:.3f} |
-| stated bound | at most {limits.false_reject_bound:.1%} of good parts rejected, {limits.confidence:.0%} sure |
+| bound | at most {limits.false_reject_bound:.1%} of good parts rejected, {limits.confidence:.0%} sure |
 
 Tested on {figures["test_good"]} good and {figures["test_defective"]} defective parts of seed
 {figures["test_seed"]}, used for nothing else, severities from barely visible to gross:
