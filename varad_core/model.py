@@ -263,8 +263,11 @@ class StationVarAD(nn.Module):
     The target is fixed (whitened tokens), so nothing can collapse and the mean squared error is a likelihood.
     """
 
-    def __init__(self, shapes: Sequence[GridShape], config: PredictorConfig) -> None:
+    def __init__(
+        self, shapes: Sequence[GridShape], config: PredictorConfig, *, unit_length: bool = False
+    ) -> None:
         super().__init__()
+        self.unit_length = unit_length
         channels, self.height, self.width = packed_shape(shapes)
         K, d_model = config.directions, config.d_model
         orders = scan_orders(self.height, self.width, K)
@@ -285,18 +288,23 @@ class StationVarAD(nn.Module):
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(K * d_model, 2 * d_model), nn.GELU(), last)
 
+    def pack(self, hierarchies: Sequence[Tensor]) -> Tensor:
+        """(B, C_i, H_i, W_i) -> (B, L, C); each hierarchy's tokens to unit length first, if so asked."""
+        if self.unit_length:
+            hierarchies = [F.normalize(grid, dim=1) for grid in hierarchies]
+        return to_sequence(pack_hierarchies(hierarchies))
+
     @torch.no_grad()
     def fit_tokens(self, hierarchies: Sequence[Tensor]) -> None:
         """Fit the whitening and the places' means on the training tokens (B, C_i, H_i, W_i)."""
-        packed = to_sequence(pack_hierarchies(hierarchies))
+        packed = self.pack(hierarchies)
         self.whitening.fit(packed.flatten(0, 1))
         self.get_buffer("place").copy_(place_means(self.whitening(packed)))
 
     @torch.no_grad()
     def prepare(self, hierarchies: Sequence[Tensor]) -> list[Tensor]:
         """What training caches: one whitened grid (B, C, H, W)."""
-        packed = pack_hierarchies(hierarchies)
-        return [self.whitening(packed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)]
+        return [to_grid(self.whitening(self.pack(hierarchies)), self.height, self.width)]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """What each direction knows before token l is seen: (B, L, C) -> (B, K, L, d_model), row-major."""
@@ -335,5 +343,7 @@ VarAD = PaperVarAD | StationVarAD
 
 def create_model(config: VaradConfig, shapes: Sequence[GridShape]) -> VarAD:
     """The model of a configuration for hierarchies of these shapes, with fresh weights from torch's seed."""
-    kind = PaperVarAD if config.preset == "paper" else StationVarAD
-    return kind(shapes, config.predictor)
+    if config.preset == "paper":
+        return PaperVarAD(shapes, config.predictor)
+    # The length of a network's token says little; that of a descriptor's is its contrast.
+    return StationVarAD(shapes, config.predictor, unit_length=config.tokenizer != "embedded")
