@@ -138,6 +138,15 @@ class StationConfig(_Section):
         return shifts
 
     @model_validator(mode="after")
+    def _camera_has_an_input_line(self) -> "StationConfig":
+        if self.trigger.source == "camera" and not isinstance(self.cameras[0], PylonConfig):
+            raise ValueError(
+                "trigger.source 'camera' needs a camera with an input line; "
+                f"{self.cameras[0].driver!r} has none, use 'software'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _gate_after_deadline(self) -> "StationConfig":
         if not isinstance(self.outputs.reject_gate, NoGateConfig) and (
             self.outputs.reject_delay_ms < self.inspection.deadline_ms

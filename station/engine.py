@@ -96,6 +96,7 @@ class Engine:
             config=config.record,
             on_recorded=self._recorded,
             on_record=self._device("record", "free disk space or repair the disk; parts are still judged"),
+            on_loss=self._record_lost,
             on_failure=self._stage_failed,
         )
         self.publishing = PublishingStage(
@@ -264,6 +265,11 @@ class Engine:
 
     def _recorded(self, row: PartRow) -> None:
         self.ledger.record(row.part_seq)
+
+    def _record_lost(self, loss: str) -> None:
+        self.health.alarm(
+            "record-loss", "high", f"THE RECORD HAS LOST ROWS: {loss}", "keep the disk; see the log"
+        )
 
     def _device(self, name: str, action: str) -> Callable[[str, str], None]:
         def changed(state: str, text: str) -> None:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _PENDING_VERDICTS = 1000
 _MAX_COMMAND_BYTES = 65_536
+_FASTEST_STATUS_S = 0.05  # after a verdict the counts follow at once, up to so often
 LIMIT_LEVEL = 128  # of 255 in a preview's map: exactly the reject limit
 
 CommandHandler = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -122,7 +123,7 @@ class PublishingStage(Stage):
         poller = zmq.Poller()
         poller.register(self._verdicts.fileno(), zmq.POLLIN)
         poller.register(commands, zmq.POLLIN)
-        next_status_s = next_preview_s = 0.0
+        next_status_s = next_preview_s = last_status_s = 0.0
         while True:
             stopping = self._stopping
             now_s = time.monotonic()
@@ -131,6 +132,7 @@ class PublishingStage(Stage):
             self._verdicts.clear()
             while inspection := self._verdicts.pop():
                 events.send(encode_event(self._verdict_message(inspection)))
+                next_status_s = min(next_status_s, last_status_s + _FASTEST_STATUS_S)
                 if inspection.frame is not None:
                     self._latest = inspection
                     self._frame_times_s.append(inspection.frame.captured_ns / 1e9)
@@ -144,7 +146,7 @@ class PublishingStage(Stage):
                 next_preview_s = now_s + 1.0 / self._config.preview_hz
             if now_s >= next_status_s or stopping:
                 events.send(encode_event(self._status_message()))
-                next_status_s = now_s + 1.0 / self._config.status_hz
+                last_status_s, next_status_s = now_s, now_s + 1.0 / self._config.status_hz
             if stopping:
                 return
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db.archive import Archive
-from db.errors import RecordError
+from db.errors import RecordDamaged, RecordError
 from db.queries import read_counts, read_known_files, shift_counts, yield_trend
 from db.session import Database, open_database
 from db.writer import EventRow, PartRow, Writer
@@ -72,6 +72,7 @@ class RecordingStage(Stage):
         config: RecordSection,
         on_recorded: Callable[[PartRow], None],
         on_record: Callable[[str, str], None],
+        on_loss: Callable[[str], None],
         on_failure: Callable[[Stage], None],
     ) -> None:
         """Set up; `start()` opens the record in this stage's thread.
@@ -85,9 +86,11 @@ class RecordingStage(Stage):
             config: group commit and image policy.
             on_recorded: told of every row once it is on the disk.
             on_record: told the record's state (ok, warn or fault) and a text when they change.
+            on_loss: told, at opening, of rows that were acknowledged once and are gone.
             on_failure: told when this stage dies.
         """
         super().__init__("recording", on_failure)
+        self._on_loss = on_loss
         self._database_path = database_path
         self._archive = Archive(images_dir)
         self._run_id = run_id
@@ -188,6 +191,8 @@ class RecordingStage(Stage):
             self.opened.set()
         try:
             self._say("ok", "recording")
+            if database.loss:
+                self._on_loss(database.loss)
             while self._write_batch(writer):
                 pass
         finally:
@@ -261,6 +266,8 @@ class RecordingStage(Stage):
         while True:
             try:
                 write()
+            except RecordDamaged:
+                raise  # repeating it would never help: the stage fails, the line stops and says why
             except RecordError as error:
                 log.error("not recorded yet: %s", error)
                 self._say("fault", str(error))

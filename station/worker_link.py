@@ -54,8 +54,8 @@ class WorkerLink:
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal reaches the engine alone
-                # OpenMP's threads spin while they wait for each other. Where another program wants a core too, that
-                # made one inspection take 2200 ms instead of 80 (two cores).
+                # OpenMP's threads spin while they wait for each other. Where another program wants a core
+                # too, that made one inspection take 2200 ms instead of 80 (two cores).
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             )
 

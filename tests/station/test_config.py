@@ -66,6 +66,7 @@ def test_every_key_of_every_section_is_in_the_shipped_file_with_a_comment() -> N
         ("start: '06:00'", "start: '25:00'", "shifts.0.start"),
         ("'14:00'", "'06:00'", "two shifts with the same start"),
         ("reject_delay_ms: 1500", "reject_delay_ms: 100", "must be at least inspection.deadline_ms (1000)"),
+        ("source: software  ", "source: camera ", "'simulated' has none, use 'software'"),
         ("  recipe: button-wood-4", "  # none", "line.recipe: is missing"),
         ("station:\n", "stations:\n", "4:1: stations: unknown key"),
         ("  device: auto ", "  bundle: other\n  device: auto ", "duplicate key 'bundle'"),
