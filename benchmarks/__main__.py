@@ -14,6 +14,8 @@ from benchmarks.reporting import machine_facts, print_facts, write_json
 
 BENCHMARKS = {
     "scan": "speed of the recurrence's backends",
+    "line": "the demo line: accuracy, latency, account",
+    "sets": "station evaluate on real sets",
 }
 
 
