@@ -37,7 +37,7 @@ class PredictorConfig:
         d_state: states N per channel of the recurrence.
         dt_rank: rank of the step-size projection.
         directions: scan directions, 4 or 8.
-        lag_rows: M of the paper, in rows: token l is predicted from tokens up to l - M.
+        lag_rows: M in rows: token l is predicted from tokens up to l - M (`paper`: see `scan.token_lag`).
         direction_loss: weight of each direction's own loss beside the fused one (`station`).
         detach_target: whether the adapter gets no gradient through the target (`paper`; the released code:
             no).
@@ -194,7 +194,7 @@ def default_config(
             tokenizer=tokenizer,
             image_size_px=fit_image_size(image_size_px, tokenizer),
             alignment="none" if alignment == "auto" else alignment,
-            predictor=PredictorConfig(layers=1, d_state=64, dt_rank=24, lag_rows=4),
+            predictor=PredictorConfig(layers=1, d_state=64, dt_rank=24),
             training=TrainingConfig(seed=seed, steps=500, batch_size=2, learning_rate=5e-4),
         )
     # `embedded` has four times the tokens of the others at the same image size: a narrower predictor pays for

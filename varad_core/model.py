@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from varad_core.config import PredictorConfig, VaradConfig
-from varad_core.scan import delay, direction_lags, inverse_orders, scan, scan_orders, unscan
+from varad_core.scan import delay, direction_lags, inverse_orders, scan, scan_orders, token_lag, unscan
 from varad_core.selective_scan import selective_scan
 
 GridShape = tuple[int, int, int]  # (C, H, W)
@@ -70,8 +70,7 @@ class DirectionalScan(nn.Module):
         return y.view(B, K, E, L).transpose(2, 3)
 
 
-# ---- preset `paper`
-# ---------------------------------------------------------------------------------------------
+# ---- preset `paper` --------------------------------------------------------------------------------------
 
 
 class Adapter(nn.Module):
@@ -93,17 +92,17 @@ class VisualStateSpaceBlock(nn.Module):
     own value. The gate is delayed like the scanned branch, and for the same reason.
     """
 
-    def __init__(self, shape: GridShape, config: PredictorConfig) -> None:
+    def __init__(self, shape: GridShape, lag: int, config: PredictorConfig) -> None:
         super().__init__()
         C, self.height, self.width = shape
         E = 2 * C
         orders = scan_orders(self.height, self.width, config.directions)
-        self.lags = direction_lags(self.height, self.width, config.directions, config.lag_rows)
+        self.lags = [lag] * config.directions
         self.register_buffer("orders", orders, persistent=False)
         self.register_buffer("inverses", inverse_orders(orders), persistent=False)
         # Random and not learned, as in the released code, but stored with the model: there they were lost on
         # reload.
-        begin = F.normalize(torch.randn(config.directions, max(self.lags), C), dim=-1)
+        begin = F.normalize(torch.randn(config.directions, lag, C), dim=-1)
         self.register_buffer("begin", begin)
         self.norm = nn.LayerNorm(C)
         self.in_proj = nn.Linear(C, 2 * E, bias=False)
@@ -135,16 +134,19 @@ def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
 class PaperVarAD(nn.Module):
     """The published method: an adapter and a predictor block per hierarchy.
 
-    Where text and code differ, the code is followed (unit-length tokens, random begin tokens), except for the
-    lag, which is the text's M rows: in code it is a token count halved from one hierarchy to the next. The
-    code does not detach the target; `PredictorConfig.detach_target` does.
+    Where text and code differ, the code is followed: unit-length tokens, random begin tokens, a lag counted
+    in tokens (`token_lag`) where the text has rows, and a target that is not detached unless
+    `PredictorConfig.detach_target` asks for it.
     """
 
     def __init__(self, shapes: Sequence[GridShape], config: PredictorConfig) -> None:
         super().__init__()
         self.detach_target = config.detach_target
         self.adapters = nn.ModuleList(Adapter(shape[0]) for shape in shapes)
-        self.blocks = nn.ModuleList(VisualStateSpaceBlock(shape, config) for shape in shapes)
+        self.blocks = nn.ModuleList(
+            VisualStateSpaceBlock(shape, token_lag(*shape[1:], hierarchy), config)
+            for hierarchy, shape in enumerate(shapes)
+        )
 
     def fit_tokens(self, hierarchies: Sequence[Tensor]) -> None:
         """Nothing to fit: the adapter learns."""
@@ -170,8 +172,7 @@ class PaperVarAD(nn.Module):
         return torch.stack(losses).sum()
 
 
-# ---- preset `station`
-# -------------------------------------------------------------------------------------------
+# ---- preset `station` ------------------------------------------------------------------------------------
 
 
 def pack_hierarchies(hierarchies: Sequence[Tensor]) -> Tensor:

@@ -40,6 +40,17 @@ def direction_lags(height: int, width: int, directions: int, lag_rows: int) -> l
     return [row_lag, column_lag] * (directions // 2)
 
 
+def token_lag(height: int, width: int, hierarchy: int) -> int:
+    """The released code's lag M in tokens, the same along every direction.
+
+    64 for each 18 tokens of the grid's side (256 at 1022 px, 192 at 756, 128 at 504, 64 at 252 with 14 px a
+    token), halved from one hierarchy (0, 1, ...) to the next; smaller grids in proportion.
+    """
+    side = max(height, width)
+    first = 64 * round(side / 18) or round(64 * side / 18)
+    return max(1, min(first >> hierarchy, height * width - 1))
+
+
 def scan(tokens: Tensor, orders: Tensor) -> Tensor:
     """Lay a grid's tokens out along each direction: (B, L, C) -> (B, K, L, C)."""
     return tokens[:, orders]

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varad_core.scan import delay, direction_lags, inverse_orders, scan, scan_orders, unscan
+from varad_core.scan import delay, direction_lags, inverse_orders, scan, scan_orders, token_lag, unscan
 
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([4, 8]))
 
@@ -50,3 +50,9 @@ def test_delay_holds_back_by_its_lag(height: int, width: int, rows: int) -> None
         count = min(lag, height * width)
         assert (held[0, k, :count] == begin[k]).all()
         assert torch.equal(held[0, k, count:], sequences[0, k, : height * width - count])
+
+
+def test_token_lag_is_that_of_the_released_code() -> None:
+    assert [token_lag(side, side, 0) for side in (73, 54, 36, 18)] == [256, 192, 128, 64]
+    assert [token_lag(73, 73, hierarchy) for hierarchy in range(3)] == [256, 128, 64]
+    assert 1 <= token_lag(2, 3, 4) <= token_lag(2, 3, 0) < 6
