@@ -109,6 +109,7 @@ class InspectionStage(Stage):
         self._link_started_s = 0.0
         self._sent: dict[int, _Sent] = {}  # by slot
         self._last_progress_ns = 0
+        self._service_ns = 0.0  # what one part takes in the worker, a running mean
         self._restarts_s: deque[float] = deque()
         self._backoff_s = 0.0
         self._start_again_s = 0.0
@@ -183,9 +184,20 @@ class InspectionStage(Stage):
                 self._not_inspected(arrival.trigger, arrival, Reason.WORKER_DOWN, "no model is ready")
             elif len(self._sent) < SLOTS:
                 self._inbox.pop()
-                self._send(arrival, self._link)
+                if len(self._inbox) and self._is_too_late(arrival):
+                    # Overload: inspecting this one would only make the next ones late as well.
+                    self._not_inspected(
+                        arrival.trigger, arrival, Reason.DEADLINE, "the worker does not keep up"
+                    )
+                else:
+                    self._send(arrival, self._link)
             else:
                 return
+
+    def _is_too_late(self, frame: Frame) -> bool:
+        """Whether a part could not be judged within its deadline behind those in the worker."""
+        expected_ns = (len(self._sent) + 1) * self._service_ns
+        return time.perf_counter_ns() + expected_ns > self._deadline_ns(frame.trigger)
 
     def _send(self, frame: Frame, link: WorkerLink) -> None:
         slot = next(slot for slot in range(SLOTS) if slot not in self._sent)
@@ -284,7 +296,11 @@ class InspectionStage(Stage):
             if isinstance(message, Hangup):
                 self._worker_lost(message.exit_text)
                 return
-            self._last_progress_ns = time.perf_counter_ns()
+            now_ns = time.perf_counter_ns()
+            if message["kind"] in ("result", "error"):
+                taken_ns = now_ns - self._last_progress_ns  # since it was sent, or the one before it answered
+                self._service_ns += 0.25 * (taken_ns - self._service_ns)
+            self._last_progress_ns = now_ns
             match message["kind"]:
                 case "ready":
                     self.model = Model(

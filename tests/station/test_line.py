@@ -155,6 +155,19 @@ def test_the_equation_holds_whatever_happens(
             assert float(str(row["latency_ms"])) <= 60.0
 
 
+def test_an_overloaded_line_still_inspects_what_it_can(tmp_path: Path) -> None:
+    """Twice as many parts as the worker can judge: about half of them get a verdict, not none."""
+    slow = [(50, 10, 0)]  # 40 ms to think
+    changes = {"trigger": {"interval_ms": 20.0}, "inspection": {"deadline_ms": 120.0, "queue_length": 8}}
+    engine = Engine(
+        line_config(tmp_path, **changes), parts=100, camera=ScriptedCamera(slow), command=STAND_IN
+    )
+    account = run_line(engine)
+    assert_whole(account, engine, 100)
+    assert account.passed >= 25
+    assert account.not_inspected >= 25
+
+
 def test_a_killed_worker_is_replaced_and_its_parts_rejected(tmp_path: Path, no_leaks: None) -> None:
     config = line_config(tmp_path, trigger={"interval_ms": 20.0})
     camera = ScriptedCamera([PASS] * 5 + [(50, 0, FAULTS["kill"])] + [PASS] * 200)
