@@ -99,6 +99,8 @@ class RecordSection(_Section):
     """One passed part in so many keeps its image (JPEG); 0 = none. Others keep all theirs, lossless."""
     max_pending_images: int = Field(default=64, ge=1, le=10_000)
     """Images waiting for the disk; more are shed and flagged in their row. Rows never are."""
+    ballast_mb: float = Field(default=64.0, ge=0, le=100_000)
+    """Disk space kept back for rows, in megabytes; where it cannot be had, images are shed."""
 
 
 class PublishingSection(_Section):

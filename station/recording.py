@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db.archive import Archive
-from db.errors import RecordDamaged, RecordError
+from db.errors import DiskFull, RecordDamaged, RecordError
 from db.queries import read_counts, read_known_files, shift_counts, yield_trend
 from db.session import Database, open_database
 from db.writer import EventRow, PartRow, Writer
+from station.ballast import Ballast
 from station.config import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
 from station.stage import Stage
@@ -93,6 +94,8 @@ class RecordingStage(Stage):
         self._on_loss = on_loss
         self._database_path = database_path
         self._archive = Archive(images_dir)
+        self._ballast = Ballast(database_path.with_name("ballast"), round(config.ballast_mb * 1e6))
+        self._restore_ballast_s = 0.0
         self._run_id = run_id
         self._line = line
         self._shifts = shifts
@@ -269,13 +272,19 @@ class RecordingStage(Stage):
             except RecordDamaged:
                 raise  # repeating it would never help: the stage fails, the line stops and says why
             except RecordError as error:
+                if isinstance(error, DiskFull) and self._ballast.give_up():
+                    log.error("pictures are shed from now on: %s", error)
+                    continue
                 log.error("not recorded yet: %s", error)
                 self._say("fault", str(error))
                 if time.monotonic() + _RETRY_S > self._give_up_s:
                     return False
                 time.sleep(_RETRY_S)
             else:
-                self._say("ok", "recording")
+                if self._may_keep_pictures():
+                    self._say("ok", "recording")
+                else:
+                    self._say("fault", "disk full: pictures are shed, rows are kept; free some space")
                 return True
 
     def _store(self, part: "_Part") -> PartRow:
@@ -284,17 +293,30 @@ class RecordingStage(Stage):
             return part.row
         image_rgb, anomaly_map, lossless = part.pixels
         try:
+            if not self._may_keep_pictures():
+                self.images_shed += 1
+                return replace(part.row, image_shed=True)
             files = self._archive.store(
                 part.row.uid, part.row.triggered_unix_ns, image_rgb, anomaly_map, lossless
             )
         except RecordError as error:
             log.error("picture of part %d shed: %s", part.row.part_seq, error)
+            if isinstance(error, DiskFull):
+                self._ballast.give_up()  # what is left is for rows
             self.images_shed += 1
             return replace(part.row, image_shed=True)
         finally:
             with self._pending_lock:
                 self._pending_images -= 1
         return replace(part.row, image_path=files.image_path, map_path=files.map_path)
+
+    def _may_keep_pictures(self) -> bool:
+        """Whether there is space beyond what rows need; looked at again once a second where there was
+        none."""
+        if not self._ballast.intact and time.monotonic() >= self._restore_ballast_s:
+            self._restore_ballast_s = time.monotonic() + _RETRY_S
+            self._ballast.restore()
+        return self._ballast.intact
 
     def _row(self, inspection: Inspection, shed: bool) -> PartRow:
         trigger, limits, result = inspection.trigger, inspection.limits, inspection.result

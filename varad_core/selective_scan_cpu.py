@@ -16,12 +16,11 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from varad_core.selective_scan_autograd import differentiable_scan
 from varad_core.selective_scan_inputs import ScanInputs
 from varad_core.selective_scan_kernels import LANES, Array, backward_kernel, forward_kernel
 
@@ -30,30 +29,10 @@ _WORK_PER_THREAD = 2**18  # channels x steps x states, about 0.1 ms: less is not
 
 def numba_scan(inputs: ScanInputs) -> Tensor:
     """Run the recurrence on checked float32 or float64 arguments on a CPU."""
-    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-        y: Tensor = _NumbaScan.apply(*inputs)  # type: ignore[no-untyped-call]
-        return y
-    return _forward(inputs, keep_states=False)[0]
+    return differentiable_scan(_forward, _backward, inputs)
 
 
-class _NumbaScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        y, states = _forward(ScanInputs(*arguments), keep_states=True)
-        *tensors, ctx.delta_softplus = arguments
-        ctx.save_for_backward(states, *tensors)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        states, *tensors = ctx.saved_tensors
-        u, delta, A, B, C, D, z, delta_bias = tensors
-        inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus)
-        return (*_backward(dy, inputs, states), None)
-
-
-def _forward(inputs: ScanInputs, *, keep_states: bool) -> tuple[Tensor, Tensor]:
+def _forward(inputs: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
     """Return y (Bt, D, L) and, if `keep_states`, the state before each chunk (tiles, chunks, N, LANES)."""
     u, A = inputs.u, inputs.A
     tiles, chunk_steps = _tiling(inputs)

@@ -13,8 +13,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from varad_core.selective_scan_autograd import differentiable_scan
 from varad_core.selective_scan_inputs import ScanInputs
 
 CHANNELS = 16
@@ -23,29 +23,10 @@ STEPS = 64
 
 def triton_scan(inputs: ScanInputs) -> Tensor:
     """Run the recurrence on checked arguments on one CUDA device, in float32 (float64 for float64 data)."""
-    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-        y: Tensor = _TritonScan.apply(*inputs)  # type: ignore[no-untyped-call]
-        return y
-    return _forward(inputs, keep_states=False)[0]
+    return differentiable_scan(_forward, _backward, inputs)
 
 
-class _TritonScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        y, states = _forward(ScanInputs(*arguments), keep_states=True)
-        *tensors, ctx.delta_softplus = arguments
-        ctx.save_for_backward(states, *tensors)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        states, u, delta, A, B, C, D, z, delta_bias = ctx.saved_tensors
-        inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus)
-        return (*_backward(dy, inputs, states), None)
-
-
-def _forward(inputs: ScanInputs, *, keep_states: bool) -> tuple[Tensor, Tensor]:
+def _forward(inputs: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
     """Return y (Bt, D, L) and, if `keep_states`, the state before each chunk (Bt, D, chunks, N)."""
     u, A = inputs.u, inputs.A
     chunks = -(-u.shape[2] // STEPS) if keep_states else 0

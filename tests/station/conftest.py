@@ -37,6 +37,7 @@ def line_config(data_dir: Path, **changes: dict[str, object]) -> StationConfig:
     values = config.model_dump()
     values["station"]["data_dir"] = data_dir
     values["publishing"]["port"] = free_port()
+    values["record"]["ballast_mb"] = 1.0
     values["outputs"] = {"reject_gate": {"driver": "simulated"}, "reject_delay_ms": 1000.0}
     for section, keys in changes.items():
         values[section].update(keys)
