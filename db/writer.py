@@ -44,7 +44,7 @@ class PartRow:
         image_path: below the archive's root; None when none was kept.
         map_path: below the archive's root; None when none was kept.
         image_shed: a picture should have been kept, and was not (disk full).
-        regions: boxes (x, y, width, height) above the reject limit, as fractions of the image.
+        regions: boxes (x, y, width, height) above the recheck limit, as fractions of the image.
     """
 
     uid: str
@@ -141,7 +141,11 @@ class Writer:
                 raise
         self._closed = False
         if database.loss:
-            self.commit((), [_loss_event(database.loss)])
+            try:
+                self.commit((), [_loss_event(database.loss)])
+            except BaseException:
+                self.close()
+                raise
 
     def commit(self, parts: Sequence[PartRow], events: Sequence[EventRow] = ()) -> None:
         """Write parts and events in one transaction: all of them, or none. Returns when they are on the disk.

@@ -34,7 +34,7 @@ class AcquisitionStage(Stage):
         camera: Camera,
         camera_id: str,
         config: TriggerSection,
-        new_part: Callable[[str], Trigger | None],
+        new_part: Callable[[str, int], Trigger | None],
         outbox: Mailbox[Arrival],
         on_camera: Callable[[str, str], None],
         on_failure: Callable[[Stage], None],
@@ -45,7 +45,7 @@ class AcquisitionStage(Stage):
             camera: only this thread touches it.
             camera_id: its name.
             config: where triggers come from.
-            new_part: opens a part in the ledger now; None when no more parts are wanted.
+            new_part: opens a part triggered at a perf_counter_ns in the ledger; None when no more are wanted.
             outbox: to the inspection stage; a full one makes the part NOT_INSPECTED, counted.
             on_camera: told the camera's state (ok, warn or fault) and a text when they change.
             on_failure: told when this stage dies.
@@ -61,14 +61,15 @@ class AcquisitionStage(Stage):
         self._last_frame_id: int | None = None
         self._wake = threading.Condition()
         self._running = False
+        self._has_run = False
         self._stopping = False
         self.opened = threading.Event()
         """Set once the camera is open, or cannot be opened."""
         self.open_error: DriverError | None = None
         self.finished = threading.Event()
         """Set when `new_part` wants no more."""
-        self.counts = {"failed": 0, "lost": 0, "missing": 0, "missed": 0, "reconnects": 0, "stale": 0}
-        """Buffers and triggers that went wrong, by kind."""
+        self.counts = {"failed": 0, "lost": 0, "missing": 0, "refused": 0, "reconnects": 0}
+        """Buffers failed or lost, images missing, triggers refused, reconnects."""
 
     @property
     def info(self) -> CameraInfo | None:
@@ -79,6 +80,7 @@ class AcquisitionStage(Stage):
         """Let parts through, or hold the line."""
         with self._wake:
             self._running = running
+            self._has_run |= running
             self._wake.notify()
 
     def stop(self) -> None:
@@ -100,22 +102,26 @@ class AcquisitionStage(Stage):
             self.opened.set()
         self._on_camera("ok", self._info.model)
         try:
-            by_software = self._config.source == "software"
-            next_s = time.monotonic()
-            while self._wait_until(next_s if by_software else 0.0):
-                try:
-                    if by_software:
-                        # A late start moves the clock: the station paces this line, it does not catch up in a
-                        # burst.
-                        next_s = max(next_s, time.monotonic() - _SLICE_S) + self._config.interval_ms / 1e3
-                        self._one_by_software()
-                    else:
-                        self._one_by_camera()
-                except CameraLost as error:
-                    self._reconnect(error)
-                    next_s = time.monotonic()
+            if self._config.source == "software":
+                self._follow_clock()
+            else:
+                self._follow_camera()
         finally:
             self._camera.close()
+
+    # --- software triggers
+
+    def _follow_clock(self) -> None:
+        interval_s = self._config.interval_ms / 1e3
+        next_s = time.monotonic()
+        while self._wait_until(next_s):
+            # A late start moves the clock: the station paces this line, it catches up with one part at most.
+            next_s = max(next_s, time.monotonic() - interval_s) + interval_s
+            try:
+                self._one_by_software()
+            except CameraLost as error:
+                self._reconnect(error)
+                next_s = time.monotonic()
 
     def _wait_until(self, start_s: float) -> bool:
         """Sleep until the line runs and it is time; False when stopping or finished."""
@@ -127,81 +133,110 @@ class AcquisitionStage(Stage):
                 self._wake.wait(left_s if self._running else None)
             return False
 
-    # --- one part
-    # -------------------------------------------------------------------------------------------------
-
     def _one_by_software(self) -> None:
-        trigger = self._open_part()
+        trigger = self._open_part(time.perf_counter_ns())
         if trigger is None:
             return
-        answered = False
+        outcome: Arrival = Missed(
+            trigger, Reason.FRAME_FAILED, "acquisition failed"
+        )  # whatever goes wrong below
         try:
             self._camera.trigger()
             grab = self._camera.retrieve(self._config.frame_timeout_ms / 1e3)
             if grab is None:
-                self.counts["missing"] += 1
-                self._miss(
-                    trigger, Reason.FRAME_MISSING, f"no image within {self._config.frame_timeout_ms:g} ms"
-                )
+                late = f"no image within {self._config.frame_timeout_ms:g} ms"
+                outcome = self._missed("missing", trigger, Reason.FRAME_MISSING, late)
             else:
-                self._deliver(trigger, grab)
-            answered = True
+                self._lost_before(grab)
+                outcome = self._arrival(trigger, grab)
         except CameraLost as error:
-            self._miss(trigger, Reason.CAMERA_LOST, str(error))
-            answered = True
+            outcome = Missed(trigger, Reason.CAMERA_LOST, str(error))
             raise
         except CameraError as error:
-            self.counts["missed"] += 1
-            self._miss(trigger, Reason.TRIGGER_MISSED, str(error))
-            answered = True
+            outcome = self._missed("refused", trigger, Reason.TRIGGER_MISSED, str(error))
         finally:
-            if not answered:  # a fault of this program, too, leaves no part without a verdict
-                self._miss(trigger, Reason.FRAME_FAILED, "acquisition failed")
+            self._deliver(outcome)
 
-    def _one_by_camera(self) -> None:
-        grab = self._camera.retrieve(_SLICE_S)
-        if grab is None:
-            return
-        trigger = self._open_part()
+    # --- the camera's own triggers
+
+    def _follow_camera(self) -> None:
+        """Every buffer is a part; while the line is paused it is NOT INSPECTED, so that none goes stale.
+
+        Before the line has run for the first time the station is not ready and buffers are let go.
+        """
+        last_ns = time.perf_counter_ns()
+        while not self._stopping and not self.finished.is_set():
+            try:
+                grab = self._camera.retrieve(_SLICE_S)
+            except CameraError as error:
+                self._reconnect(error)
+                continue
+            if grab is None:
+                continue
+            lost = self._lost_before(grab)
+            if self._has_run:
+                for number in range(1, lost + 1):  # parts that went by without a buffer, spread over the gap
+                    self._part_without_buffer(last_ns + (grab.captured_ns - last_ns) * number // (lost + 1))
+                self._part_with_buffer(grab)
+            last_ns = grab.captured_ns
+
+    def _part_without_buffer(self, triggered_ns: int) -> None:
+        trigger = self._open_part(triggered_ns)
         if trigger is not None:
-            self._deliver(trigger, grab)
+            self._deliver(Missed(trigger, Reason.FRAME_MISSING, "the camera lost its buffer"))
 
-    def _open_part(self) -> Trigger | None:
-        trigger = self._new_part(self._camera_id)
+    def _part_with_buffer(self, grab: Grab) -> None:
+        trigger = self._open_part(grab.captured_ns)
+        if trigger is not None:
+            paused = Missed(trigger, Reason.PAUSED, "the line is paused")
+            self._deliver(self._arrival(trigger, grab) if self._running else paused)
+
+    # --- one part
+
+    def _open_part(self, triggered_ns: int) -> Trigger | None:
+        trigger = self._new_part(self._camera_id, triggered_ns)
         if trigger is None:
             self.finished.set()
         return trigger
 
-    def _deliver(self, trigger: Trigger, grab: Grab) -> None:
-        self._count_lost(grab.frame_id)
+    def _arrival(self, trigger: Trigger, grab: Grab) -> Arrival:
+        """The part's frame, or why its buffer cannot be used."""
         if grab.image_rgb is None:
-            self.counts["failed"] += 1
-            self._miss(trigger, Reason.FRAME_FAILED, grab.error)
-            return
+            return self._missed("failed", trigger, Reason.FRAME_FAILED, grab.error)
         assert self._info is not None
         height, width = grab.image_rgb.shape[:2]
         if self._info.fixed_size and (width, height) != (self._info.width_px, self._info.height_px):
             expected = f"{self._info.width_px} x {self._info.height_px}"
-            self._miss(trigger, Reason.WRONG_SIZE, f"image of {width} x {height} px, {expected} expected")
-            return
-        frame = Frame(trigger, grab.frame_id, grab.image_rgb, grab.captured_ns, grab.device)
-        if not self._outbox.put(frame):
-            self._miss(trigger, Reason.QUEUE_FULL, "the worker does not keep up")
+            return Missed(trigger, Reason.WRONG_SIZE, f"image of {width} x {height} px, {expected} expected")
+        return Frame(trigger, grab.frame_id, grab.image_rgb, grab.captured_ns, grab.device)
 
-    def _count_lost(self, frame_id: int) -> None:
-        if self._last_frame_id is not None and frame_id > self._last_frame_id + 1:
-            lost = frame_id - self._last_frame_id - 1
-            self.counts["lost"] += lost
-            log.warning("%s lost %d frames before frame %d", self._camera_id, lost, frame_id)
-        self._last_frame_id = frame_id
+    def _deliver(self, arrival: Arrival) -> None:
+        if not self._outbox.put(arrival):
+            self._outbox.put(Missed(arrival.trigger, Reason.QUEUE_FULL, "the worker does not keep up"))
 
-    def _miss(self, trigger: Trigger, reason: Reason, detail: str) -> None:
-        self._outbox.put(Missed(trigger, reason, detail))
+    def _missed(self, kind: str, trigger: Trigger, reason: Reason, detail: str) -> Missed:
+        self._count(kind, 1)
+        return Missed(trigger, reason, detail)
+
+    def _lost_before(self, grab: Grab) -> int:
+        """How many buffers are missing between the last one and this."""
+        last, self._last_frame_id = self._last_frame_id, grab.frame_id
+        lost = max(0, grab.frame_id - last - 1) if last is not None else 0
+        if lost:
+            log.warning("%s lost %d frames before frame %d", self._camera_id, lost, grab.frame_id)
+            self._count("lost", lost)
+        return lost
+
+    def _count(self, kind: str, number: int) -> None:
+        """Count what went wrong, in the camera's line on the screen."""
+        self.counts[kind] += number
+        assert self._info is not None
+        told = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        self._on_camera("ok", f"{self._info.model}; {told}")
 
     # --- reconnect
-    # ------------------------------------------------------------------------------------------------
 
-    def _reconnect(self, error: CameraLost) -> None:
+    def _reconnect(self, error: CameraError) -> None:
         """Close, back off, open again, until the camera is back or the line stops."""
         backoff_s = _FIRST_BACKOFF_S
         log.error("%s lost: %s", self._camera_id, error)
@@ -217,7 +252,6 @@ class AcquisitionStage(Stage):
                 log.warning("%s: %s", self._camera_id, again)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
                 continue
-            self.counts["reconnects"] += 1
             self._last_frame_id = None
-            self._on_camera("ok", self._info.model)
+            self._count("reconnects", 1)
             return

@@ -43,16 +43,16 @@ class ActuationStage(Stage):
         self._on_gate = on_gate
         self._changed = threading.Condition()
         self._due: list[tuple[int, int]] = []  # (fire at perf_counter_ns, part_seq), a heap
-        self._passed: set[int] = set()
+        self._condemned: set[int] = set()  # parts on their way that have not passed
         self._stopping = False
+        self._faulty = False
         self.fired = 0
         """Parts rejected by the gate."""
-        self.latest_error_ms = 0.0
-        """How late the last firing was, in milliseconds."""
 
     def expect(self, trigger: Trigger) -> None:
         """A part has been triggered; it will be rejected unless it passes in time."""
         with self._changed:
+            self._condemned.add(trigger.part_seq)
             heapq.heappush(self._due, (trigger.triggered_ns + self._delay_ns, trigger.part_seq))
             self._changed.notify()
 
@@ -60,7 +60,7 @@ class ActuationStage(Stage):
         """A part has its verdict."""
         if inspection.verdict is Verdict.PASS:
             with self._changed:
-                self._passed.add(inspection.trigger.part_seq)
+                self._condemned.discard(inspection.trigger.part_seq)
 
     def stop(self) -> None:
         """Fire for the parts still on their way at their time, then close the gate safely. `join` waits for
@@ -74,33 +74,39 @@ class ActuationStage(Stage):
         try:
             self._gate.open()
             self._on_gate("ok", "ready")
-            while (part := self._next()) is not None:
-                self._reject(*part)
+            while (part_seq := self._next()) is not None:
+                self._reject(part_seq)
         finally:
             self._gate.close()
 
-    def _next(self) -> tuple[int, int] | None:
+    def _next(self) -> int | None:
         """The next part to reject, at its time; None when stopped and nothing is on its way."""
         with self._changed:
             while True:
-                while self._due and self._due[0][1] in self._passed:
-                    self._passed.discard(heapq.heappop(self._due)[1])
+                while self._due and self._due[0][1] not in self._condemned:
+                    heapq.heappop(self._due)
                 if not self._due:
                     if self._stopping:
                         return None
                     self._changed.wait()
                     continue
-                wait_ns = self._due[0][0] - time.perf_counter_ns()
+                fire_ns, part_seq = self._due[0]
+                wait_ns = fire_ns - time.perf_counter_ns()
                 if wait_ns <= 0:
-                    return heapq.heappop(self._due)
+                    heapq.heappop(self._due)
+                    self._condemned.discard(part_seq)
+                    return part_seq
                 self._changed.wait(wait_ns / 1e9)
 
-    def _reject(self, fire_ns: int, part_seq: int) -> None:
+    def _reject(self, part_seq: int) -> None:
         try:
             self._gate.fire()
         except OutputError as error:
             log.error("the gate did not fire for part %d: %s", part_seq, error)
+            self._faulty = True
             self._on_gate("fault", str(error))
             return
         self.fired += 1
-        self.latest_error_ms = (time.perf_counter_ns() - fire_ns) / 1e6
+        if self._faulty:
+            self._faulty = False
+            self._on_gate("ok", "ready")

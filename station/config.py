@@ -146,6 +146,14 @@ class StationConfig(_Section):
                 "trigger.source 'camera' needs a camera with an input line; "
                 f"{self.cameras[0].driver!r} has none, use 'software'"
             )
+        camera = self.cameras[0]
+        if isinstance(camera, PylonConfig) and (camera.trigger_source == "Software") != (
+            self.trigger.source == "software"
+        ):
+            raise ValueError(
+                f"trigger.source {self.trigger.source!r} does not go with the camera's trigger_source "
+                f"{camera.trigger_source!r}: use 'software' with Software, 'camera' with an input line"
+            )
         return self
 
     @model_validator(mode="after")

@@ -109,7 +109,6 @@ def truth(engine: "Engine") -> dict[str, Any]:
 
 
 # --- without a display
-# -------------------------------------------------------------------------------------------
 
 
 def _watch_offscreen(engine: "Engine", config_path: Path, out: Path, parts: int) -> None:
@@ -119,12 +118,11 @@ def _watch_offscreen(engine: "Engine", config_path: Path, out: Path, parts: int)
     environment = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
     screen = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        while not engine.done.wait(0.1) and engine.ledger.snapshot().rows < parts:
+        while not engine.wait(0.1) and engine.ledger.snapshot().rows < parts:
             pass
         _photograph(screen)
     finally:
-        screen.terminate()
-        screen.wait(timeout=10)
+        line_commands.end_screen(screen)
         if screen.stdout:
             screen.stdout.close()
     engine.request_stop("demo finished")
@@ -138,8 +136,10 @@ def _photograph(screen: "subprocess.Popen[str]") -> None:
         return
     screen.send_signal(signal.SIGUSR1)
     give_up_s = time.monotonic() + _SCREEN_TIMEOUT_S
-    while time.monotonic() < give_up_s and select.select([screen.stdout], [], [], 1.0)[0]:
-        line = screen.stdout.readline()
+    while time.monotonic() < give_up_s and screen.poll() is None:
+        if not select.select([screen.stdout], [], [], 1.0)[0]:
+            continue
+        line = screen.stdout.readline()  # the screen prints nothing else, and a line at once
         if line.startswith("{"):
             for path in json.loads(line)["screenshots"]:
                 print(f"station: wrote {path}")

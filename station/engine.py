@@ -72,6 +72,8 @@ class Engine:
         self.done = threading.Event()
         """Set when the line wants to be stopped: parts finished, shutdown asked for, or a fault."""
         self.stop_reason = ""
+        self.signal_received = 0
+        """Set by a signal handler, which must not touch a lock the interrupted thread may hold."""
         self._parts_left = parts
         self._command = list(command or worker_command(config))
         self._lifecycle = EngineState.STARTING
@@ -109,7 +111,7 @@ class Engine:
         self.actuation = ActuationStage(
             gate or create_gate(config.outputs.reject_gate),
             config.outputs.reject_delay_ms,
-            on_gate=self._device("gate", "stop the line; check the reject gate's wiring"),
+            on_gate=self._gate_changed,
             on_failure=self._stage_failed,
         )
         camera_config = config.cameras[0]
@@ -124,7 +126,6 @@ class Engine:
         )
 
     # --- start and stop
-    # -------------------------------------------------------------------------------------------
 
     def start(self, run: bool = True) -> None:
         """Open, verify, warm; then READY, and RUNNING when `run`. Undoes itself when it fails.
@@ -181,7 +182,7 @@ class Engine:
         self._inspection = inspection
         self._start_stage(inspection)
         while not inspection.settled.wait(0.1):
-            if self.done.is_set():
+            if self.wants_stop():
                 raise StartError(self.stop_reason or "stopped while the model was loading")
         model = inspection.model
         if model is None:
@@ -231,6 +232,14 @@ class Engine:
             self.stop_reason = self.stop_reason or reason
         self.done.set()
 
+    def wants_stop(self) -> bool:
+        """Whether the line wants to be stopped."""
+        return self.done.is_set() or self.signal_received != 0
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the line wants to be stopped, at most so long; whether it does."""
+        return self.done.wait(timeout_s) or self.wants_stop()
+
     @property
     def fault(self) -> str:
         """Why a stage failed; empty when none has."""
@@ -242,18 +251,19 @@ class Engine:
         return self._inspection.worker_pid if self._inspection else None
 
     # --- called by the stages
-    # -------------------------------------------------------------------------------------
 
-    def _new_part(self, camera_id: str) -> Trigger | None:
+    def _new_part(self, camera_id: str, triggered_ns: int) -> Trigger | None:
         """A part stands in front of the camera: it exists from here on, in the ledger and at the gate."""
         if self._parts_left is not None:
             if self._parts_left == 0:
-                self.request_stop("all parts inspected")
                 return None
             self._parts_left -= 1
-        trigger = Trigger(next(self._part_seqs), camera_id, time.perf_counter_ns(), time.time_ns())
+        triggered_unix_ns = time.time_ns() - (time.perf_counter_ns() - triggered_ns)
+        trigger = Trigger(next(self._part_seqs), camera_id, triggered_ns, triggered_unix_ns)
         self.ledger.open(trigger.part_seq)
         self.actuation.expect(trigger)
+        if self._parts_left == 0:
+            self.request_stop("all parts inspected")
         return trigger
 
     def _decided(self, inspection: Inspection) -> None:
@@ -278,6 +288,12 @@ class Engine:
 
         return changed
 
+    def _gate_changed(self, state: str, text: str) -> None:
+        """A gate that does not move lets bad parts pass: the line is held until somebody starts it again."""
+        self._device("gate", "check the reject gate, then start the line again")(state, text)
+        if state == "fault" and self._lifecycle is EngineState.RUNNING:
+            self._pause(f"reject gate: {text}", "")
+
     def _stage_failed(self, stage: Stage) -> None:
         error = stage.error
         self._fault = self._fault or f"{stage.name}: {error or type(error).__name__}"
@@ -288,6 +304,8 @@ class Engine:
         self.request_stop(f"fault: {self._fault}")
 
     def _alarm_came(self, alarm: Alarm) -> None:
+        if alarm.key == "record-loss":
+            return  # the record has told itself
         self._event(EventKind.ALARM, alarm.priority, alarm.title, {"key": alarm.key, "action": alarm.action})
 
     def _event(
@@ -305,7 +323,6 @@ class Engine:
         )
 
     # --- state
-    # ----------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[EngineState, str]:
         """The engine's state and, where it is not plain, why."""
@@ -313,7 +330,7 @@ class Engine:
             return EngineState.FAULT, self._fault
         if self._lifecycle not in (EngineState.READY, EngineState.RUNNING):
             return self._lifecycle, self._pause_reason
-        for device in ("camera", "worker"):
+        for device in ("camera", "worker", "gate"):
             if self.health.device_state(device) != "ok":
                 return EngineState.FAULT, f"{device} not ready; parts are rejected"
         return self._lifecycle, ""
@@ -335,8 +352,13 @@ class Engine:
         self.acquisition.run_line(True)
         self._state_changed()
 
+    def _pause(self, reason: str, user: str) -> None:
+        self.acquisition.run_line(False)
+        self._lifecycle, self._pause_reason = EngineState.PAUSED, reason
+        self._event(EventKind.STOP, "info", f"line paused: {reason}", {"reason": reason}, user)
+        self._state_changed()
+
     # --- screens
-    # --------------------------------------------------------------------------------------------------
 
     def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Carry out a screen's command; see `station.client.CommandClient`."""
@@ -347,11 +369,7 @@ class Engine:
                 self._event(EventKind.COMMAND, "info", "line started", {}, user)
                 self._run_line()
             case "pause" if lifecycle in (EngineState.READY, EngineState.RUNNING):
-                reason = str(arguments.get("reason", ""))[:200] or "no reason given"
-                self.acquisition.run_line(False)
-                self._lifecycle, self._pause_reason = EngineState.PAUSED, reason
-                self._event(EventKind.STOP, "info", f"line paused: {reason}", {"reason": reason}, user)
-                self._state_changed()
+                self._pause(str(arguments.get("reason", ""))[:200] or "no reason given", user)
             case "acknowledge":
                 key = str(arguments.get("key", ""))
                 if not self.health.acknowledge(key):

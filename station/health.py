@@ -98,7 +98,6 @@ class LineHealth:
             self._counts.clear()
 
     # --- devices and alarms
-    # ---------------------------------------------------------------------------------------
 
     def device(self, name: str, state: str, text: str, action: str) -> None:
         """A device's state changed; a fault raises an alarm that its recovery clears."""
@@ -149,7 +148,6 @@ class LineHealth:
             return True
 
     # --- out
-    # ------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> HealthSnapshot:
         """The line's health now."""

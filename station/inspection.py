@@ -133,7 +133,6 @@ class InspectionStage(Stage):
         self._inbox.wake()
 
     # --- the loop
-    # -------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
         """Until `stop`: wait, read the worker, expire, feed."""
@@ -169,7 +168,6 @@ class InspectionStage(Stage):
         return trigger.triggered_ns + round(self._config.deadline_ms * 1e6)
 
     # --- parts
-    # ----------------------------------------------------------------------------------------------------
 
     def _feed(self) -> None:
         """Take parts from the inbox while something can be done with them."""
@@ -282,11 +280,13 @@ class InspectionStage(Stage):
         )
 
     # --- the worker
-    # -----------------------------------------------------------------------------------------------
 
     def _start_worker(self) -> None:
         self._on_worker("warn", "loading the model")
-        self._link = WorkerLink(self._command, self._slab)
+        try:
+            self._link = WorkerLink(self._command, self._slab)
+        except OSError as error:  # no memory for a process, say
+            self._worker_lost(f"worker cannot be started: {error}")
         self._link_started_s = time.monotonic()
 
     def _read_worker(self) -> None:

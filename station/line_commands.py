@@ -89,7 +89,6 @@ def _ui(arguments: argparse.Namespace) -> int:
 
 
 # --- a line, whoever runs it
-# -------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -98,11 +97,9 @@ def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engi
     from station.engine import Engine
 
     engine = Engine(config, parts=parts)
-    received: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        engine.done.set()  # a lock must not be taken in a signal handler; the reason is given below
+        engine.signal_received = number
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -110,8 +107,8 @@ def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engi
         try:
             yield engine
         finally:
-            if received:
-                engine.request_stop(f"{signal.Signals(received[0]).name} received")
+            if engine.signal_received:
+                engine.request_stop(f"{signal.Signals(engine.signal_received).name} received")
             engine.stop(engine.stop_reason or "stopped")
     finally:
         for number, handler in before.items():
@@ -120,7 +117,7 @@ def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engi
 
 def wait(engine: "Engine") -> None:
     """Until the line wants to be stopped."""
-    while not engine.done.wait(0.5):
+    while not engine.wait(0.2):
         pass
 
 
@@ -130,7 +127,7 @@ def wait_with_screen(engine: "Engine", config_path: Path) -> None:
     crashes_s: list[float] = []
     screen = subprocess.Popen(screen_command(config_path))
     try:
-        while not engine.done.wait(0.2):
+        while not engine.wait(0.2):
             status = screen.poll()
             if status is None:
                 continue
@@ -145,13 +142,17 @@ def wait_with_screen(engine: "Engine", config_path: Path) -> None:
                 return
             screen = subprocess.Popen(screen_command(config_path))
     finally:
-        if screen.poll() is None:
-            screen.terminate()
-            try:
-                screen.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                screen.kill()
-                screen.wait()
+        end_screen(screen)
+
+
+def end_screen(screen: "subprocess.Popen[Any]") -> None:
+    """Ask a screen to close, and end it when it does not."""
+    screen.terminate()
+    try:
+        screen.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        screen.kill()
+        screen.wait()
 
 
 def screen_command(config_path: Path, *, kiosk: bool = False) -> list[str]:

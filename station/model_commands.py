@@ -125,10 +125,12 @@ def run_train(arguments: argparse.Namespace) -> int:
         f"reject above {limits.reject:.3f}"
     )
     print(
-        f"at most {limits.false_reject_bound:.1%} of good parts rejected ({limits.confidence:.0%} "
-        "confidence, "
-        f"{facts['held_out_parts']} held-out parts); 1 % needs 299 of them, 2 % 149, 5 % 59"
+        f"at most {limits.false_reject_bound:.1%} of good parts above the reject limit "
+        f"({limits.confidence:.0%} confidence, {facts['held_out_parts']} held-out parts); "
+        "1 % needs 299 of them, 2 % 149, 5 % 59"
     )
+    recheck_share = 1 - config.training.recheck_quantile
+    print(f"about {recheck_share:.0%} of good parts above the recheck limit; only PASS goes to the good lane")
     print(
         f"to run it, in the line's configuration: model.bundle: {out}, model.trusted_keys: {arguments.keys}"
     )

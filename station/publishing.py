@@ -137,7 +137,7 @@ class PublishingStage(Stage):
                     self._latest = inspection
                     self._frame_times_s.append(inspection.frame.captured_ns / 1e9)
             if commands in ready:
-                commands.send(json.dumps(self._answer(commands.recv())).encode())
+                commands.send(json.dumps(self._answer(commands.recv_multipart())).encode())
                 next_status_s = 0.0  # the screen that asked sees the effect at once
             now_s = time.monotonic()
             if self._latest and (now_s >= next_preview_s or stopping):
@@ -150,9 +150,11 @@ class PublishingStage(Stage):
             if stopping:
                 return
 
-    def _answer(self, data: bytes) -> dict[str, Any]:
+    def _answer(self, parts: list[bytes]) -> dict[str, Any]:
         try:
+            (data,) = parts
             arguments = json.loads(data)
+            json.dumps(arguments, ensure_ascii=False).encode()  # a lone surrogate is no text for the record
             command = arguments.pop("command")
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return {"ok": False, "error": "a command is a JSON object with the key 'command'"}
@@ -189,7 +191,7 @@ class PublishingStage(Stage):
 def shrink(image_rgb: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
     """The image with its longest side at most `longest_px`: exact halves first, then linear."""
     while max(image_rgb.shape[:2]) >= 2 * longest_px:
-        half = (image_rgb.shape[1] // 2, image_rgb.shape[0] // 2)
+        half = (max(1, image_rgb.shape[1] // 2), max(1, image_rgb.shape[0] // 2))
         image_rgb = cv2.resize(image_rgb, half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     longest = max(image_rgb.shape[:2])
     if longest > longest_px:

@@ -122,7 +122,6 @@ class RecordingStage(Stage):
         """Rows that could not be written before the stop's deadline."""
 
     # --- called by other threads
-    # ----------------------------------------------------------------------------------
 
     def put(self, inspection: Inspection) -> None:
         """Take a decided part. Never blocks; its pixels are let go when too many wait already."""
@@ -181,7 +180,6 @@ class RecordingStage(Stage):
         self._queue.put(None)
 
     # --- this stage's thread
-    # --------------------------------------------------------------------------------------
 
     def work(self) -> None:
         """Open, write until stopped, close."""

@@ -12,11 +12,12 @@ Region = tuple[float, float, float, float]
 def find_regions(anomaly_map: NDArray[np.float32], limit: float) -> tuple[Region, ...]:
     """Boxes (x, y, width, height) as fractions of the map, of its areas above `limit`, largest area first.
 
-    When a part is over its limit, its map's highest value is always boxed, so that a verdict never comes
-    without a place: the score is a mean over the highest values and can exceed the limit only where they do.
+    Where none is, the map's highest value is boxed, so that a verdict never comes without a place: a small
+    part in a large image covers few cells of the map, and its peak can fall between them.
     """
     height, width = anomaly_map.shape
-    above = (np.nan_to_num(anomaly_map, nan=np.inf) > limit).astype(np.uint8)
+    levels = np.nan_to_num(anomaly_map, nan=np.inf)
+    above = (levels > min(limit, np.nextafter(levels.max(), -np.inf))).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     largest = sorted(range(1, count), key=lambda label: -int(stats[label, cv2.CC_STAT_AREA]))[:MAX_REGIONS]
     return tuple(

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     DEADLINE = "deadline passed"
     WORKER_DOWN = "worker down"
     WORKER_ERROR = "worker error"
+    PAUSED = "line paused"
     STOPPED = "line stopped"
 
 
@@ -55,8 +56,8 @@ class Inspection:
         limits: those in force at the decision; None when no model was ready.
         decided_ns: `perf_counter_ns` at the verdict.
         timings_ms: stage -> milliseconds (grab, queue, detect and the detector's own stages).
-        regions: boxes (x, y, width, height) of map areas above the limit, as fractions of the image; largest
-            first.
+        regions: boxes (x, y, width, height) of map areas above the recheck limit, as fractions of the image;
+            largest first.
     """
 
     trigger: Trigger
@@ -78,7 +79,7 @@ class Inspection:
 
 
 class EngineState(StrEnum):
-    """Where the engine is. READY and RUNNING accept parts; the rest reject whatever still arrives."""
+    """Where the engine is. RUNNING and FAULT take parts; PAUSED rejects what still arrives."""
 
     STARTING = "STARTING"
     READY = "READY"
@@ -136,7 +137,7 @@ class Alarm:
 class VerdictMessage:
     """One decided part, as published to the screens.
 
-    `regions` are boxes (x, y, width, height) of map areas above the reject limit, as fractions of the image
+    `regions` are boxes (x, y, width, height) of map areas above the recheck limit, as fractions of the image
     (0 to 1).
     """
 
@@ -159,7 +160,7 @@ class StatusMessage:
     Attributes:
         ledger: this run's account.
         shift_counts: verdict -> parts since the shift began (from the record, kept up to date in memory).
-        reject_streak: rejects and not-inspected parts in a row.
+        reject_streak: parts in a row that did not pass.
         latency_ms: p50, p95, p99 of trigger to verdict over the last parts.
         trend: (unix seconds, yield in percent) points, oldest first, last 2 h at most.
     """

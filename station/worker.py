@@ -25,6 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 from numpy.typing import NDArray
 
 from station.slab import Slab, SlabLayout
@@ -85,19 +86,28 @@ def serve(create_detector: Callable[[], Detector], arguments: argparse.Namespace
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the engine has gone: so do we
             _send(link, ready | {"limits": asdict(detector.limits)})
             while request := link.recv(MAX_MESSAGE_BYTES):
-                _send(link, _inspect(detector, slab, json.loads(request)))
+                answer, broken = _inspect(detector, slab, json.loads(request))
+                _send(link, answer)
+                if broken:
+                    return 3  # the engine starts a fresh one
     return 0
 
 
-def _inspect(detector: Detector, slab: Slab, request: dict[str, Any]) -> dict[str, Any]:
+def _inspect(detector: Detector, slab: Slab, request: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The answer for one part, and whether the detector cannot be trusted with another.
+
+    An image the detector refuses is that image's fault. Anything else, such as memory running out or a CUDA
+    error that every later call would repeat, is the detector's.
+    """
     part_seq, slot = request["part_seq"], request["slot"]
     try:
         result = detector.inspect(slab.image(slot, request["height"], request["width"]))
         height, width = result.anomaly_map.shape
         slab.anomaly_map(slot, height, width)[:] = result.anomaly_map
-    except (VaradError, ValueError, ArithmeticError, RuntimeError) as error:  # torch raises RuntimeError
+    except Exception as error:  # noqa: BLE001 - the process boundary: every part gets an answer
         message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]
-        return {"kind": "error", "part_seq": part_seq, "slot": slot, "message": message}
+        broken = not isinstance(error, VaradError | ValueError | cv2.error)
+        return {"kind": "error", "part_seq": part_seq, "slot": slot, "message": message}, broken
     return {
         "kind": "result",
         "part_seq": part_seq,
@@ -106,7 +116,7 @@ def _inspect(detector: Detector, slab: Slab, request: dict[str, Any]) -> dict[st
         "map_height": height,
         "map_width": width,
         "timings_ms": dict(result.timings_ms),
-    }
+    }, False
 
 
 def _send(link: socket.socket, message: dict[str, Any]) -> None:

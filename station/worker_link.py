@@ -3,6 +3,7 @@ caller."""
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 from station.config import StationConfig
 from station.slab import Slab
 from station.worker import MAX_MESSAGE_BYTES
+
+log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 3.0
 
@@ -38,7 +41,11 @@ class WorkerLink:
     """A running worker process."""
 
     def __init__(self, command: Sequence[str], slab: Slab) -> None:
-        """Start the process; it reports `ready` or `failed` by message, seconds later."""
+        """Start the process; it reports `ready` or `failed` by message, seconds later.
+
+        Raises:
+            OSError: no process can be started now.
+        """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         fds = (theirs.fileno(), slab.fd)
@@ -103,7 +110,10 @@ class WorkerLink:
         """End it at once, stopped or hung as it may be, and collect it."""
         self._socket.close()
         self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(timeout=STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:  # stuck in a driver; parts must not wait for it
+            log.error("worker %d does not die; leaving it behind", self._process.pid)
 
     def stop(self) -> None:
         """Hang up and give it time to end; then kill it."""

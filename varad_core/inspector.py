@@ -27,7 +27,7 @@ from varad_core.tokenizer import (
     tokenizer_tensors,
     weights_hash,
 )
-from varad_core.types import AnomalyResult, BundleError, Limits
+from varad_core.types import AnomalyResult, BundleError, Limits, VaradError
 
 ImageRgb = NDArray[np.uint8]
 MAX_MAP_PX = 128
@@ -94,12 +94,17 @@ class Inspector:
 
         Raises:
             BundleError: see `load_bundle`, or the contents do not fit together.
+            VaradError: the device is not there.
         """
         if threads > 0:
             torch.set_num_threads(threads)
         keep_large_buffers()
         bundle = load_bundle(path, trusted_keys)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise VaradError(
+                f"device {device!r} asked for, and torch {torch.__version__} sees no CUDA device; use cpu"
+            )
         try:
             manifest = bundle.manifest
             config = VaradConfig.from_dict(manifest["config"])

@@ -70,7 +70,7 @@ class DirectionalScan(nn.Module):
         return y.view(B, K, E, L).transpose(2, 3)
 
 
-# ---- preset `paper` --------------------------------------------------------------------------------------
+# ---- preset `paper`
 
 
 class Adapter(nn.Module):
@@ -172,7 +172,7 @@ class PaperVarAD(nn.Module):
         return torch.stack(losses).sum()
 
 
-# ---- preset `station` ------------------------------------------------------------------------------------
+# ---- preset `station`
 
 
 def pack_hierarchies(hierarchies: Sequence[Tensor]) -> Tensor:

@@ -149,11 +149,13 @@ class GaussianScoring:
 def fit_gaussian_scoring(
     predicted: Tensor, target: Tensor, config: ScoringConfig, seed: int, folds: int = 5
 ) -> tuple[GaussianScoring, Tensor]:
-    """Fit on held-out good parts, and score each of them as if it had not been there.
+    """Fit on held-out good parts, and score each of them nearly as if it had not been there.
 
     In each fold the Gaussians come from the other parts. The distances so found give the position statistics
     (the parts' distances to Gaussians they shaped themselves would be too small) and, each fold standardised
-    by the others', the scores for the limits. So every held-out part counts twice, and never for itself.
+    by the others', the scores for the limits. So every held-out part counts twice.
+    The clusters' centres come from all of them, and the final scorer from more parts than a fold's: a bound
+    read from these scores is close to distribution-free, not exactly so.
 
     Args:
         predicted: (n, C, H, W).

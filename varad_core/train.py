@@ -85,6 +85,11 @@ def train(
 
     final_loss = fit_model(model, [grid[fitted] for grid in prepared], settings, progress, cancel)
     scoring, scores = calibrate(model, [grid[held_out] for grid in prepared], config)
+    if not np.isfinite(scores).all():
+        raise DataError(
+            f"training: {name}'s pictures are too much alike to calibrate on (scores that are not finite); "
+            "check that they are different pictures of good parts"
+        )
     limits = fit_limits(scores, settings.false_reject_target, settings.confidence, settings.recheck_quantile)
     provenance = {
         "name": name,

@@ -15,7 +15,7 @@ import numpy as np
 from station.worker import link_arguments, serve
 from varad_core.types import AnomalyResult, BundleError, Limits
 
-FAULTS = {"none": 0, "crash": 1, "hang": 2, "error": 3, "nan": 4, "kill": 5}
+FAULTS = {"none": 0, "crash": 1, "hang": 2, "error": 3, "nan": 4, "kill": 5, "broken": 6}
 
 
 class StandIn:
@@ -36,7 +36,9 @@ class StandIn:
         if blue == FAULTS["hang"]:
             time.sleep(3600)
         if blue == FAULTS["error"]:
-            raise RuntimeError("the detector failed\non this image")
+            raise ValueError("the detector refused\nthis image")
+        if blue == FAULTS["broken"]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         score = float("nan") if blue == FAULTS["nan"] else red / 100
         return AnomalyResult(score, np.full((8, 8), score, np.float32), {"predict": 0.1})
 

@@ -4,9 +4,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zmq
 from conftest import STAND_IN, ScriptedCamera, line_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,10 +17,11 @@ from standin import FAULTS
 
 from db.archive import Archive
 from db.session import open_read_only
-from drivers.errors import CameraLost, CameraNotFound
+from drivers.errors import CameraLost, CameraNotFound, OutputError
 from drivers.outputs import SimulatedGate
-from drivers.types import CameraInfo
+from drivers.types import CameraInfo, Grab
 from station.client import CommandClient, CommandError, LineSubscriber
+from station.config import StationConfig
 from station.engine import Engine, StartError
 from station.run_figures import read_run
 from station.types import EngineState, LedgerSnapshot, Preview, StatusMessage, Verdict, VerdictMessage
@@ -175,6 +179,122 @@ def test_a_killed_worker_is_replaced_and_its_parts_rejected(tmp_path: Path, no_l
     rows = assert_whole(run_line(engine), engine, 150)
     assert (rows[5]["verdict"], rows[5]["reason"]) == ("NOT_INSPECTED", "worker down")
     assert rows[-1]["verdict"] == "PASS", "the next worker inspects"
+
+
+def test_a_broken_detector_is_replaced(tmp_path: Path) -> None:
+    camera = ScriptedCamera([PASS, (50, 0, FAULTS["broken"])] + [PASS] * 200)
+    engine = Engine(
+        line_config(tmp_path, trigger={"interval_ms": 20.0}), parts=150, camera=camera, command=STAND_IN
+    )
+    rows = assert_whole(run_line(engine), engine, 150)
+    assert (rows[1]["verdict"], rows[1]["reason"]) == ("NOT_INSPECTED", "worker error")
+    assert rows[-1]["verdict"] == "PASS"
+
+
+class LineTriggered(ScriptedCamera):
+    """A light barrier triggers it: buffers come by themselves, whether or not anybody takes them."""
+
+    def __init__(self, frame_ids: list[int], period_s: float) -> None:
+        super().__init__([PASS])
+        self.frame_ids = frame_ids
+        self.period_s = period_s
+
+    def retrieve(self, timeout_s: float) -> Grab | None:
+        if not self.frame_ids:
+            return super().retrieve(timeout_s)
+        time.sleep(self.period_s)
+        image_rgb = np.zeros((*self.size, 3), np.uint8)
+        image_rgb[0, 0] = PASS
+        return Grab(self.frame_ids.pop(0), image_rgb, time.perf_counter_ns())
+
+
+def line_triggered(config: StationConfig) -> StationConfig:
+    """The same, with the camera's input line as its trigger."""
+    return config.model_copy(update={"trigger": config.trigger.model_copy(update={"source": "camera"})})
+
+
+def test_a_lost_buffer_of_a_line_trigger_is_a_part_that_was_not_inspected(
+    tmp_path: Path, no_leaks: None
+) -> None:
+    camera = LineTriggered([], 0.02)
+    gate = SimulatedGate()
+    engine = Engine(
+        line_triggered(line_config(tmp_path)), parts=6, camera=camera, gate=gate, command=STAND_IN
+    )
+    engine.start()
+    camera.frame_ids = [0, 1, 4, 5]  # two were lost
+    assert engine.done.wait(30)
+    rows = assert_whole(engine.stop(""), engine, 6)
+    assert [row["verdict"] for row in rows] == [
+        "PASS",
+        "PASS",
+        "NOT_INSPECTED",
+        "NOT_INSPECTED",
+        "PASS",
+        "PASS",
+    ]
+    assert {row["reason"] for row in rows} == {"below limit", "frame missing"}
+    assert gate.count == 2
+    assert engine.acquisition.counts["lost"] == 2
+    assert "2 lost" in engine.status().devices[-2].text + engine.status().devices[-1].text
+
+
+def test_parts_that_go_by_while_paused_are_counted_and_none_is_taken_for_a_later_one(tmp_path: Path) -> None:
+    camera = LineTriggered([], 0.01)
+    engine = Engine(line_triggered(line_config(tmp_path)), camera=camera, command=STAND_IN)
+    engine.start(run=False)
+    camera.frame_ids = list(range(5))  # before the line is ready: nobody's parts
+    wait_until(lambda: not camera.frame_ids)
+    assert engine.ledger.snapshot().triggered == 0
+    assert engine.command("start", {}) == {"ok": True}
+    camera.frame_ids = list(range(5, 10))
+    wait_until(lambda: engine.ledger.snapshot().rows == 5)
+    assert engine.command("pause", {"reason": "jam"}) == {"ok": True}
+    camera.frame_ids = list(range(10, 14))
+    wait_until(lambda: engine.ledger.snapshot().rows == 9)
+    rows = assert_whole(engine.stop("done"), engine, 9)
+    assert [row["verdict"] for row in rows] == ["PASS"] * 5 + ["NOT_INSPECTED"] * 4
+    assert {row["reason"] for row in rows[5:]} == {"line paused"}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+
+
+def test_a_gate_that_does_not_move_holds_the_line(tmp_path: Path, no_leaks: None) -> None:
+    class Stuck(SimulatedGate):
+        def fire(self) -> None:
+            raise OutputError("no answer; check its supply")
+
+    config = line_config(tmp_path, trigger={"interval_ms": 20.0})
+    engine = Engine(config, camera=ScriptedCamera([REJECT]), gate=Stuck(), command=STAND_IN)
+    engine.start()
+    wait_until(lambda: engine.state()[0] is EngineState.PAUSED)
+    assert engine.state()[1] == "reject gate: no answer; check its supply"
+    assert "device-gate" in [alarm.key for alarm in engine.health.snapshot().alarms]
+    account = engine.stop("done")
+    assert_whole(account, engine, account.triggered)
+
+
+def test_no_command_can_harm_the_line(tmp_path: Path, no_leaks: None) -> None:
+    config = line_config(tmp_path)
+    engine = Engine(config, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    engine.start()
+    context = zmq.Context()
+    socket = context.socket(zmq.REQ)
+    socket.connect(f"tcp://127.0.0.1:{config.publishing.port + 2}")
+    surrogate = b'{"command": "pause", "reason": "\\ud800"}'
+    for parts in ([b"a", b"b"], [b""], [b"[]"], [b"{}"], [b'{"command": 7}'], [surrogate], [b"[" * 5000]):
+        socket.send_multipart(parts)
+        assert socket.poll(10_000), parts
+        assert b'"ok": false' in socket.recv()
+    context.destroy(linger=0)
+    account = engine.stop("done")
+    assert engine.fault == ""
+    assert_whole(account, engine, account.triggered)
 
 
 def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_regions_are_boxes_of_what_is_above_the_limit() -> None:
     anomaly_map[2:4, 5:10] = 2.0
     anomaly_map[8, 19] = 3.0
     assert find_regions(anomaly_map, 1.0) == ((0.25, 0.2, 0.25, 0.2), (0.95, 0.8, 0.05, 0.1))
-    assert find_regions(anomaly_map, 5.0) == ()
+    assert find_regions(anomaly_map, 5.0) == ((0.95, 0.8, 0.05, 0.1),), "at least its highest value"
 
 
 def test_map_levels_are_fixed_to_the_limit() -> None:
@@ -85,7 +85,8 @@ def test_map_levels_are_fixed_to_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((100, 200), (32, 64)), ((64, 64), (64, 64)), ((1000, 10), (64, 1))]
+    ("shape", "expected"),
+    [((100, 200), (32, 64)), ((64, 64), (64, 64)), ((1000, 10), (64, 1)), ((1, 999), (1, 64))],
 )
 def test_shrink_keeps_the_shape_within_bounds(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert shrink(np.zeros((*shape, 3), np.uint8), 64).shape == (*expected, 3)
