@@ -137,9 +137,8 @@ class AcquisitionStage(Stage):
         trigger = self._open_part(time.perf_counter_ns())
         if trigger is None:
             return
-        outcome: Arrival = Missed(
-            trigger, Reason.FRAME_FAILED, "acquisition failed"
-        )  # whatever goes wrong below
+        # Stands when anything unforeseen happens below: no part stays without a verdict.
+        outcome: Arrival = Missed(trigger, Reason.FRAME_FAILED, "acquisition failed")
         try:
             self._camera.trigger()
             grab = self._camera.retrieve(self._config.frame_timeout_ms / 1e3)
