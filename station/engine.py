@@ -27,11 +27,12 @@ from station.health import LineHealth
 from station.inspection import SLOTS, Arrival, InspectionStage, is_missed
 from station.ledger import Ledger
 from station.mailbox import Mailbox
+from station.messages import status_message, verdict_message
 from station.publishing import PublishingStage
-from station.recording import RecordingStage, part_uid
+from station.recording import RecordingStage
 from station.slab import Slab, SlabLayout
 from station.stage import Stage
-from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, StatusMessage, VerdictMessage
+from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, StatusMessage
 from station.worker_link import worker_command
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Engine:
         )
         self.publishing = PublishingStage(
             config=config.publishing,
-            verdict_message=self._verdict_message,
+            verdict_message=lambda inspection: verdict_message(inspection, self.run_id),
             status_message=self.status,
             on_command=self.command,
             on_failure=self._stage_failed,
@@ -385,46 +386,8 @@ class Engine:
                 return {"ok": False, "error": f"unknown command {name!r}; known are {known}"}
         return {"ok": True}
 
-    def _verdict_message(self, inspection: Inspection) -> VerdictMessage:
-        limits, result = inspection.limits, inspection.result
-        return VerdictMessage(
-            part_seq=inspection.trigger.part_seq,
-            uid=part_uid(self.run_id, inspection.trigger.part_seq),
-            verdict=inspection.verdict,
-            reason=inspection.detail or inspection.reason,
-            score=result.score if result else None,
-            limit_recheck=limits.recheck if limits else 0.0,
-            limit_reject=limits.reject if limits else 0.0,
-            latency_ms=inspection.latency_ms,
-            triggered_unix_ns=inspection.trigger.triggered_unix_ns,
-            regions=inspection.regions,
-        )
-
     def status(self) -> StatusMessage:
         """The whole line at this moment."""
-        health = self.health.snapshot()
-        state, reason = self.state()
         model = self._inspection.model if self._inspection else None
-        line = self.config.line
-        return StatusMessage(
-            station=self.config.station.name,
-            state=state,
-            state_reason=reason,
-            recipe=line.recipe,
-            lot=line.lot,
-            user=line.user,
-            model=f"{model.model_name} {model.model_id}" if model else "",
-            shift=health.shift.name,
-            shift_started_unix_ns=health.shift.started_unix_ns,
-            ledger=self.ledger.snapshot(),
-            shift_counts=health.shift_counts,
-            reject_streak=health.reject_streak,
-            yield_target_percent=line.yield_target_percent,
-            latency_ms=health.latency_ms,
-            parts_per_s=health.parts_per_s,
-            takt_ms=line.takt_ms,
-            devices=health.devices,
-            alarms=health.alarms,
-            trend=health.trend,
-            sent_unix_ns=time.time_ns(),
-        )
+        health = self.health.snapshot()
+        return status_message(self.config, self.state(), model, self.ledger.snapshot(), health)

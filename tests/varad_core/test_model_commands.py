@@ -64,7 +64,7 @@ def test_train_writes_a_bundle_that_the_station_loads(
     assert inspector.model_name == "btn"
     printed = capsys.readouterr().out
     assert inspector.model_id in printed
-    assert "of good parts rejected" in printed
+    assert "of good parts above the reject limit" in printed
 
 
 @pytest.mark.parametrize(
