@@ -108,6 +108,12 @@ def verify(connection: Connection, table: ChainedTable, since: Head | None = Non
     return ChainCheck(table, rows, at)
 
 
+def read_faults(connection: Connection) -> list[str]:
+    """What is wrong with either chain, a line each; empty when nothing was altered."""
+    tables: tuple[ChainedTable, ...] = ("part", "event")
+    return [fault for table in tables if (fault := verify(connection, table).fault)]
+
+
 def _stored(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)

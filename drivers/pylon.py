@@ -185,7 +185,7 @@ class PylonCamera:
         if not matching:
             hint = "check cable and power"
             if config.emulated:
-                hint = "set PYLON_CAMEMU to how many emulated cameras there are, before the program starts"
+                hint = "correct `serial`, or set PYLON_CAMEMU to how many emulated cameras there are"
             raise CameraNotFound(f"{self._name()}: no such camera ({found}); {hint}")
         if len(matching) > 1:
             raise CameraNotFound(f"{self._name()}: several cameras ({found}); set `serial` to one of them")

@@ -248,10 +248,10 @@ def _first_error(document: YamlDocument, error: ValidationError) -> ConfigError:
     elif not isinstance(first["input"], dict | list | tuple):
         message = f"{message[:1].lower()}{message[1:]} (got {_shown(first['input'])})"
     else:
-        # A dataclass's own check speaks of one of its fields first: point there.
-        named = message.split(" ", 1)[0]
-        if isinstance(first["input"], dict) and named in first["input"]:
-            location, message = (*location, named), message.split(" ", 1)[1]
+        # A check of several keys, or a dataclass's own, speaks of one of them first: point there.
+        named, _, rest = message.partition(" ")
+        if (place := (*location, *named.split("."))) in document.places:
+            location, message = place, rest
     return document.error(location, message)
 
 

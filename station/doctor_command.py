@@ -68,6 +68,7 @@ def _disk(config: "StationConfig") -> Finding:
 def _record(config: "StationConfig") -> Finding:
     from sqlalchemy import func, select
 
+    from db.chain import read_faults
     from db.errors import RecordError, RecordMissing
     from db.models import Part
     from db.session import open_read_only
@@ -80,12 +81,15 @@ def _record(config: "StationConfig") -> Finding:
         return "fail", str(error)
     try:
         with database.connect() as connection:
-            return (
-                "ok",
-                f"{connection.execute(select(func.count()).select_from(Part)).scalar_one()} parts recorded",
-            )
+            parts = connection.execute(select(func.count()).select_from(Part)).scalar_one()
+            problems = [problem for problem in (database.loss, *read_faults(connection)) if problem]
+    except RecordError as error:
+        return "fail", str(error)
     finally:
         database.close()
+    if problems:
+        return "fail", f"{problems[0]}; keep the disk and compare with a backup"
+    return "ok", f"{parts} parts recorded, nothing altered"
 
 
 def _ports(config: "StationConfig") -> Finding:
@@ -123,6 +127,8 @@ def _model(config: "StationConfig") -> Finding:
         inspector.inspect(image_rgb)
         times_ms.append((time.perf_counter_ns() - started_ns) / 1e6)
     takt_ms = config.line.takt_ms
+    if config.trigger.source == "software":
+        takt_ms = min(takt_ms, config.trigger.interval_ms)
     text = (
         f"{inspector.model_name} {inspector.model_id}, {min(times_ms):.0f} ms an image, takt {takt_ms:g} ms"
     )

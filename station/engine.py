@@ -264,7 +264,7 @@ class Engine:
         self.ledger.open(trigger.part_seq)
         self.actuation.expect(trigger)
         if self._parts_left == 0:
-            self.request_stop("all parts inspected")
+            self.request_stop("the parts asked for are done")
         return trigger
 
     def _decided(self, inspection: Inspection) -> None:

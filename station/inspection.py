@@ -6,6 +6,7 @@ with its reason.
 """
 
 import logging
+import math
 import selectors
 import threading
 import time
@@ -309,7 +310,8 @@ class InspectionStage(Stage):
                     self._on_worker("ok", self.model.model_name)
                     self.settled.set()
                 case "failed":
-                    self._cannot_start(message["message"])
+                    self._worker_lost(message["message"])
+                    return
                 case "result" | "error":
                     self._answered(message)
 
@@ -332,8 +334,7 @@ class InspectionStage(Stage):
             return
         if self.model is None:
             if now_s - self._link_started_s > self._config.start_timeout_s:
-                self._cannot_start(f"the model was not ready within {self._config.start_timeout_s:g} s")
-                self._worker_lost("worker did not become ready")
+                self._worker_lost(f"the model was not ready within {self._config.start_timeout_s:g} s")
         else:
             silent_ms = (time.perf_counter_ns() - self._last_progress_ns) / 1e6
             if self._sent and silent_ms > self._config.hang_ms:
@@ -341,15 +342,10 @@ class InspectionStage(Stage):
         if now_s - self._link_started_s > _STABLE_S:
             self._backoff_s = 0.0
 
-    def _cannot_start(self, why: str) -> None:
-        log.error("the worker cannot start: %s", why)
-        if not self.settled.is_set():
-            self.start_error = why
-            self.settled.set()
-
     def _worker_lost(self, why: str) -> None:
         """Reject what was in the worker, kill it, and plan the next one."""
-        log.error("worker lost: %s", why)
+        first = not self.settled.is_set()
+        log.log(logging.INFO if first else logging.ERROR, "worker lost: %s", why)
         link, self._link, self.model = self._link, None, None
         if link:
             link.kill()
@@ -358,8 +354,11 @@ class InspectionStage(Stage):
         for sent in lost.values():
             if not sent.decided:
                 self._not_inspected(sent.frame.trigger, sent.frame, Reason.WORKER_DOWN, why)
-        if not self.settled.is_set():
-            self._cannot_start(why)
+        if first:  # the engine tells why, and does not start the line
+            self.start_error = why
+            self._start_again_s = math.inf
+            self.settled.set()
+            return
         now_s = time.monotonic()
         self._restarts_s.append(now_s)
         while self._restarts_s[0] < now_s - _HOUR_S:

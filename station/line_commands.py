@@ -50,7 +50,10 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
 
 def positive_int(text: str) -> int:
     """A whole number above 0, for argparse."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number (got {text!r})") from error
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1 (got {value})")
     return value
@@ -83,9 +86,13 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _ui(arguments: argparse.Namespace) -> int:
     from station.config import load_config
+    from station.yaml_source import ConfigError
 
     load_config(arguments.config)  # a mistake in it is told here, not in a window that closes again
-    return subprocess.run(screen_command(arguments.config, kiosk=arguments.kiosk), check=False).returncode
+    if not has_display() and "QT_QPA_PLATFORM" not in os.environ:
+        raise ConfigError("no display here (DISPLAY, WAYLAND_DISPLAY); open the screen where there is one")
+    command = screen_command(arguments.config, kiosk=arguments.kiosk)
+    os.execv(command[0], command)  # this process becomes the screen, and its signals are the screen's
 
 
 # --- a line, whoever runs it
@@ -94,7 +101,7 @@ def _ui(arguments: argparse.Namespace) -> int:
 @contextmanager
 def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engine]":
     """A started line that is stopped in order on the way out; SIGTERM and SIGINT ask for that."""
-    from station.engine import Engine
+    from station.engine import Engine, StartError
 
     engine = Engine(config, parts=parts)
 
@@ -103,7 +110,13 @@ def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engi
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        engine.start()
+        try:
+            engine.start()
+        except StartError as error:
+            if not engine.signal_received:
+                raise
+            print(f"station: {error}", file=sys.stderr)
+            raise SystemExit(0) from error  # stopped as asked, only early
         try:
             yield engine
         finally:

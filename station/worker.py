@@ -80,7 +80,8 @@ def serve(create_detector: Callable[[], Detector], arguments: argparse.Namespace
             detector = create_detector()
             detector.warm_up()
         except VaradError as error:
-            _send(link, {"kind": "failed", "message": str(error)})
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                _send(link, {"kind": "failed", "message": str(error)})
             return 2
         ready = {"kind": "ready", "model_id": detector.model_id, "model_name": detector.model_name}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the engine has gone: so do we

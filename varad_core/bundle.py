@@ -87,7 +87,8 @@ def trusted_signers(folder: Path) -> dict[str, str]:
         BundleError: the folder is missing or a key in it is malformed.
     """
     if not folder.is_dir():
-        raise BundleError(f"trusted keys {folder}: no such folder")
+        what = "is a file; name its folder" if folder.exists() else "no such folder"
+        raise BundleError(f"trusted keys {folder}: {what}")
     signers = {}
     for path in sorted(folder.glob("*.pub")):
         text = path.read_text().strip().lower()

@@ -1,6 +1,7 @@
 """`station report`: one window of the record as files."""
 
 import argparse
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -52,9 +53,25 @@ def run(args: argparse.Namespace) -> int:
     now_unix_ns = time.time_ns()
     window, note = _window(args, config, now_unix_ns)
     folder = args.out or config.station.data_dir / "reports"
+    if note:
+        print(f"station: {note}", file=sys.stderr)
     for path in write_report(config, window, note, now_unix_ns, formats, folder):
         print(path)
-    return 0
+    return _tell_faults(config)
+
+
+def _tell_faults(config: "StationConfig") -> int:
+    """Verify the whole record, whatever was printed of it; 1 when somebody altered it."""
+    from contextlib import closing
+
+    from db.chain import read_faults
+    from db.session import open_read_only
+
+    with closing(open_read_only(config.database_path)) as database, database.connect() as connection:
+        faults = read_faults(connection)
+    for fault in faults:
+        print(f"station: the record was altered: {fault}; compare it with a backup", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def write_report(

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from db.chain import canonical_json
 from db.models import Part
 from db.queries import parts_between
 from db.session import open_read_only
@@ -55,7 +56,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict | list):
-        value = str(value)
+        value = canonical_json(value)
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
     return value

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -246,3 +247,50 @@ def test_serve_stops_in_order_on_sigterm(config_file: Path) -> None:
     assert process.returncode == 0, said
     assert "SIGTERM received; triggered" in said.splitlines()[-1]
     assert "0 in flight" in said.splitlines()[-1]
+
+
+def test_an_altered_record_is_told_by_report_and_doctor(
+    capsys: pytest.CaptureFixture[str], config_file: Path
+) -> None:
+    from conftest import STAND_IN, ScriptedCamera
+
+    from station.config import load_config
+    from station.engine import Engine
+
+    config = load_config(config_file)
+    engine = Engine(config, parts=3, camera=ScriptedCamera([(50, 0, 0)]), command=STAND_IN)
+    engine.start()
+    assert engine.done.wait(30)
+    engine.stop("done")
+    report = ["report", "--current-shift", "--format", "csv", "--config", str(config_file)]
+    assert main(report) == 0
+    data = config.database_path.read_bytes()
+    assert b"below limit" in data
+    config.database_path.write_bytes(data.replace(b"below limit", b"BELOW LIMIT", 1))
+    capsys.readouterr()
+    assert main(report) == 1
+    assert "the record was altered: part: row" in capsys.readouterr().err
+    assert main(["doctor", "--config", str(config_file)]) == 1
+    assert "fail  record     part: row" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wait_s", [1.0, 2.0])
+def test_a_signal_while_starting_is_a_clean_stop(config_file: Path, wait_s: float) -> None:
+    serve = [sys.executable, "-m", "station.cli", "serve", "--config", str(config_file)]
+    process = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    database = config_file.parent / "station-data" / "station.db"
+    while not database.exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(wait_s)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+
+
+def test_no_screen_without_a_display(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config_file: Path
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    assert "no display here" in refused(capsys, "ui", "--config", config_file)
