@@ -19,7 +19,7 @@ class Stage(threading.Thread):
 
     def work(self) -> None:
         """The stage's whole life."""
-        raise NotImplementedError
+        raise NotImplementedError  # each stage has its own
 
     def run(self) -> None:
         """Run `work` and keep what it died of."""
