@@ -4,7 +4,7 @@ import sys
 import threading
 from pathlib import Path
 
-from conftest import STAND_IN, ScriptedCamera, line_config
+from scripted_line import STAND_IN, ScriptedCamera, line_config
 
 from db.writer import PartRow
 from station.engine import Engine

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, free_port
+from scripted_line import ROOT, STAND_IN, ScriptedCamera, free_port
 
 from station.cli import main
 from station.config import DEMO_MODEL
@@ -252,8 +252,6 @@ def test_serve_stops_in_order_on_sigterm(config_file: Path) -> None:
 def test_an_altered_record_is_told_by_report_and_doctor(
     capsys: pytest.CaptureFixture[str], config_file: Path
 ) -> None:
-    from conftest import STAND_IN, ScriptedCamera
-
     from station.config import load_config
     from station.engine import Engine
 

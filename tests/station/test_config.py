@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_line import ROOT
 
 from drivers.config import PylonConfig, ReplayConfig, SimulatedConfig
 from station.config import config_sha256, load_config

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import STAND_IN, ScriptedCamera, line_config
+from scripted_line import STAND_IN, ScriptedCamera, line_config
 
 from db.session import open_read_only
 from drivers.types import Grab

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from scripted_line import ROOT
 
 from db.queries import read_known_files
 from db.session import open_read_only

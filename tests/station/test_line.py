@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import zmq
-from conftest import STAND_IN, ScriptedCamera, line_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from line_runs import PASS, RECHECK, REJECT, assert_whole, run_line
+from scripted_line import STAND_IN, ScriptedCamera, line_config
 from standin import FAULTS
 
 from db.archive import Archive

@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import STAND_IN, ScriptedCamera, line_config
 from line_runs import PASS, REJECT, assert_whole, run_line, wait_until
+from scripted_line import STAND_IN, ScriptedCamera, line_config
 from standin import FAULTS
 
 from drivers.errors import CameraLost, CameraNotFound, OutputError

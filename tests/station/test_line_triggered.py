@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from conftest import STAND_IN, ScriptedCamera, line_config
 from line_runs import PASS, assert_whole, wait_until
+from scripted_line import STAND_IN, ScriptedCamera, line_config
 
 from drivers.outputs import SimulatedGate
 from drivers.types import Grab

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, free_port
+from scripted_line import ROOT, free_port
 
 from db.archive import Archive
 from db.session import open_read_only

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, free_port
+from scripted_line import ROOT, free_port
 
 from station.client import CommandClient, LineSubscriber
 from station.types import EngineState, StatusMessage
