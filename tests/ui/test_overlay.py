@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PySide6.QtCore import QPointF, Qt
@@ -33,6 +33,7 @@ def test_heatmap_has_the_map_s_size_and_glows_exactly_above_the_limit(map_u8: np
 
 
 @given(MAPS)
+@example(np.array([[0, 129, 0]], np.uint8))
 @settings(max_examples=80, deadline=None)
 def test_contours_exist_exactly_when_something_is_above_the_limit(map_u8: np.ndarray) -> None:
     lines = contours(map_u8)
