@@ -47,7 +47,7 @@ def contours(map_u8: MapU8) -> tuple[QPolygonF, ...]:
     if not map_u8.size or int(map_u8.max()) <= LIMIT_U8:
         return ()
     height, width = map_u8.shape
-    # Odd, so that each cell's own value is among the enlarged ones: a lone cell above the limit keeps its line.
+    # Odd, so that each cell's own value is among the enlarged: a lone cell above the limit keeps its line.
     factor = round(_CONTOUR_GRID_PX / max(height, width)) | 1
     grid = cv2.resize(map_u8, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
     above = (grid > LIMIT_U8).astype(np.uint8)
