@@ -9,12 +9,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from station import demo_command, doctor_command, line_commands, model_commands
 from station.report import command as report_command
-
-DEFAULT_CONFIG = Path("config.yaml")
 
 
 def build_parser() -> argparse.ArgumentParser:
