@@ -1,4 +1,4 @@
-"""From predictions to a map, a score, and limits.
+"""From predictions to a map and a score.
 
 `CosineScoring` is the paper's: 1 - cosine, smoothed, maximum. `GaussianScoring` is the station's: how
 improbable the residual is, given what was predicted, judged on good parts that training did not see. Its unit
@@ -11,14 +11,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
 from varad_core.config import ScoringConfig
 from varad_core.model import Prediction
-from varad_core.types import Limits
 
 SMOOTH_TOKENS = 0.6  # Gaussian sigma over the grid of distances
 UPSAMPLE = 2  # the map is finer than the grid by this factor
@@ -277,38 +275,3 @@ def _by_position(distances: Tensor) -> tuple[Tensor, Tensor]:
 def _log_likelihood(distances: Tensor, location: Tensor, spread: Tensor) -> float:
     z = (distances - location) / spread
     return float((-0.5 * z.square() - spread.log()).mean())
-
-
-def false_reject_bound(n: int, rank: int, confidence: float) -> float:
-    """Share of good parts above the `rank`-th highest of n held-out scores, at most, with this confidence.
-
-    Order statistics of any continuous distribution (Wilks 1941): the share above that score is Beta(rank, n -
-    rank + 1). For rank 1 it is 1 - (1 - confidence) ** (1 / n): 10, 5, 2, 1 % for 29, 59, 149, 299 parts at
-    95 %.
-    """
-    from scipy.stats import beta
-
-    return float(beta.ppf(confidence, rank, n - rank + 1))
-
-
-def fit_limits(
-    scores: NDArray[np.float64], false_reject_target: float, confidence: float, recheck_quantile: float
-) -> Limits:
-    """Limits from held-out good parts' scores.
-
-    The reject limit is the lowest of the scores whose bound keeps the target; where even the highest cannot,
-    it is the highest, and the bound says what that is worth.
-
-    Raises:
-        ValueError: there are no scores, or one is not finite.
-    """
-    if not len(scores) or not np.isfinite(scores).all():
-        raise ValueError(f"limits need finite scores of held-out good parts (got {len(scores)})")
-    descending = np.sort(scores)[::-1]
-    n = len(descending)
-    rank = 1
-    while rank < n and false_reject_bound(n, rank + 1, confidence) <= false_reject_target:
-        rank += 1
-    reject = float(descending[rank - 1])
-    recheck = min(float(np.quantile(scores, recheck_quantile)), reject)
-    return Limits(recheck, reject, false_reject_bound(n, rank, confidence), confidence)

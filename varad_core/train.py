@@ -17,8 +17,9 @@ from varad_core.alignment import Alignment, fit_alignment
 from varad_core.config import TrainingConfig, VaradConfig
 from varad_core.data import MIN_GOOD_PARTS, images_hash
 from varad_core.inspector import Inspector, keep_large_buffers
+from varad_core.limits import fit_limits
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
-from varad_core.scoring import CosineScoring, Scoring, fit_gaussian_scoring, fit_limits
+from varad_core.scoring import CosineScoring, Scoring, fit_gaussian_scoring
 from varad_core.tokenizer import Tokenizer, create_tokenizer, to_tensor
 from varad_core.types import DataError, VaradError
 
