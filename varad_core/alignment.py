@@ -1,11 +1,12 @@
 """Find the part and bring it to a canonical pose, so that every token means the same place of the part.
 
-`none` squeezes the whole image into the square. `disc` finds a round part on a plain ground: centre and
+`none` takes the whole image. `disc` finds a round part on a plain ground: centre and
 radius from its outline, rotation from its rings correlated with a template learned on good parts. An image in
 which no disc is found falls back to the usual pose of the training parts and says so (`Aligned.found`): it
 must still be scored.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,7 +40,7 @@ class Aligned:
     """A part in its canonical pose.
 
     Attributes:
-        image_rgb: uint8 (S, S, 3).
+        image_rgb: uint8 (H, W, 3).
         to_image: 2 x 3 affine map from canonical pixels to input pixels.
         found: False where the part was not found and a fallback pose was used.
     """
@@ -54,8 +55,11 @@ class Alignment(Protocol):
 
     name: str
 
-    def align(self, image_rgb: ImageRgb, size_px: int) -> Aligned:
-        """Any uint8 (H, W, 3) image to a square of `size_px`."""
+    def align(self, image_rgb: ImageRgb, size_px: int, step_px: int = 0) -> Aligned:
+        """Any uint8 (H, W, 3) image to a square of `size_px`; with `step_px` it keeps its aspect ratio.
+
+        Then its shorter side becomes `size_px`, and its longer side the nearest multiple of `step_px`.
+        """
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -68,13 +72,17 @@ class WholeImage:
 
     name = "none"
 
-    def align(self, image_rgb: ImageRgb, size_px: int) -> Aligned:
+    def align(self, image_rgb: ImageRgb, size_px: int, step_px: int = 0) -> Aligned:
         """See `Alignment.align`."""
         height, width = image_rgb.shape[:2]
+        rows = columns = size_px
+        if step_px and width > height:
+            columns = step_px * round(size_px * width / height / step_px)
+        elif step_px:
+            rows = step_px * round(size_px * height / width / step_px)
         interpolation = cv2.INTER_AREA if min(height, width) >= size_px else cv2.INTER_CUBIC
-        resized = cv2.resize(image_rgb, (size_px, size_px), interpolation=interpolation)
-        x, y = width / size_px, height / size_px
-        to_image = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
+        resized = cv2.resize(image_rgb, (columns, rows), interpolation=interpolation)
+        to_image = _scaling(width / columns, height / rows)[:2]
         return Aligned(np.asarray(resized, np.uint8), to_image, True)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -220,8 +228,11 @@ class DiscAlignment:
         )
         return disc, phase_rad, found
 
-    def align(self, image_rgb: ImageRgb, size_px: int) -> Aligned:
-        """See `Alignment.align`. Beyond the image its border is replicated (reflected: false rejects)."""
+    def align(self, image_rgb: ImageRgb, size_px: int, step_px: int = 0) -> Aligned:
+        """See `Alignment.align`; a disc's square is one at any `step_px`.
+
+        Beyond the image its border is replicated (reflected: false rejects).
+        """
         disc, phase_rad, found = self.locate(image_rgb)
         step = 2 * MARGIN * disc.radius_px / size_px  # input pixels per canonical pixel
         source, shrink = image_rgb, 1.0
@@ -303,21 +314,26 @@ def load_alignment(name: str, tensors: Mapping[str, Tensor]) -> Alignment:
 
 def map_to_image(
     canonical_map: NDArray[np.float32],
-    to_image: Affine,
-    canonical_px: int,
+    aligned: Aligned,
     image_shape: tuple[int, int],
-    side_px: int,
+    map_shape: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Lay a canonical map over the input image: float32 (side, side); 0, as good as usual, where unseen."""
-    height, width = image_shape
-    full = np.vstack([to_image, [0, 0, 1]])
-    from_map = _scaling(canonical_px / canonical_map.shape[1], canonical_px / canonical_map.shape[0])
-    to_out = _scaling(side_px / width, side_px / height)
+    """Lay a canonical map over the input image: float32 of `map_shape`; 0, as good as usual, where unseen.
+
+    Where the result is coarser than the map, a peak keeps its height.
+    """
+    full = np.vstack([aligned.to_image, [0, 0, 1]])
+    to_out = _scaling(map_shape[1] / image_shape[1], map_shape[0] / image_shape[0])
+    rows, columns = aligned.image_rgb.shape[:2]
+    from_map = _scaling(columns / canonical_map.shape[1], rows / canonical_map.shape[0])
     chain = (to_out @ full @ from_map)[:2]
+    cells = math.ceil(abs(np.linalg.det(chain[:, :2])) ** -0.5 - 0.01)  # of the map along one of the result
+    if cells > 1:
+        canonical_map = np.asarray(cv2.dilate(canonical_map, np.ones((cells, cells), np.uint8)), np.float32)
     warped = cv2.warpAffine(
         canonical_map,
         chain,
-        (side_px, side_px),
+        map_shape[::-1],
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=0,

@@ -11,6 +11,7 @@ TokenizerName = Literal[
     "embedded", "resnet18", "dinov2_vits14", "dinov2_vitb14", "dinov3_vits16", "dinov3_vitb16"
 ]
 AlignmentName = Literal["auto", "none", "disc"]
+FramingName = Literal["square", "tiles"]
 
 PATCH_SIZE_PX: Mapping[str, int] = {  # the working size must be a multiple of it
     "embedded": 16,
@@ -127,18 +128,31 @@ class VaradConfig:
         tokenizer: the frozen backbone.
         image_size_px: side of the square the tokenizer sees; a multiple of its patch.
         alignment: how the part is brought to a canonical pose; `auto` decides from the training images.
+        framing: `square` squeezes the picture into one square; `tiles` keeps its aspect ratio and covers it
+            with overlapping squares (see `varad_core.tiling`).
+        resolutions_px: with `tiles`, the length the picture's shorter side is brought to; several are fused.
+            Empty: `image_size_px`.
+        tile_overlap: with `tiles`, the share of a tile that its neighbour sees as well.
     """
 
     preset: Preset = "station"
     tokenizer: TokenizerName = "embedded"
     image_size_px: int = 256
     alignment: AlignmentName = "auto"
+    framing: FramingName = "square"
+    resolutions_px: tuple[int, ...] = ()
+    tile_overlap: float = 0.25
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
     def __post_init__(self) -> None:
-        for name, kind in (("preset", Preset), ("tokenizer", TokenizerName), ("alignment", AlignmentName)):
+        for name, kind in (
+            ("preset", Preset),
+            ("tokenizer", TokenizerName),
+            ("alignment", AlignmentName),
+            ("framing", FramingName),
+        ):
             allowed = get_args(kind)
             _require(
                 getattr(self, name) in allowed,
@@ -149,6 +163,20 @@ class VaradConfig:
             64 <= self.image_size_px <= 2048 and self.image_size_px % patch == 0,
             f"image_size_px must be 64 to 2048 and a multiple of {patch} for {self.tokenizer} "
             f"(got {self.image_size_px})",
+        )
+        object.__setattr__(self, "resolutions_px", tuple(self.resolutions_px))  # JSON knows lists alone
+        _require(
+            self.framing == "tiles" or not self.resolutions_px,
+            f"resolutions_px are for framing tiles (got {self.resolutions_px} with framing {self.framing})",
+        )
+        for side_px in self.resolutions_px:
+            _require(64 <= side_px <= 16384, f"resolutions_px must be 64 to 16384 each (got {side_px})")
+        _require(
+            len(set(self.resolutions_px)) == len(self.resolutions_px),
+            f"resolutions_px must differ from each other (got {self.resolutions_px})",
+        )
+        _require(
+            0.1 <= self.tile_overlap <= 0.75, f"tile_overlap must be 0.1 to 0.75 (got {self.tile_overlap})"
         )
 
     def to_dict(self) -> dict[str, Any]:

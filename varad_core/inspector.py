@@ -1,6 +1,7 @@
 """A trained model at work: one image in, one `AnomalyResult` out."""
 
 import ctypes
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from varad_core.bundle import load_bundle, save_bundle
 from varad_core.config import VaradConfig
 from varad_core.model import StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, GaussianScoring, Scoring
+from varad_core.tiling import Framing, fuse
 from varad_core.tokenizer import (
     Tokenizer,
     create_tokenizer,
@@ -30,7 +32,7 @@ from varad_core.tokenizer import (
 from varad_core.types import AnomalyResult, BundleError, Limits, VaradError
 
 ImageRgb = NDArray[np.uint8]
-MAX_MAP_PX = 128
+MAX_MAP_CELLS = 256 * 256
 
 
 def keep_large_buffers() -> None:
@@ -53,7 +55,8 @@ class Inspector:
         limits: score limits from held-out good parts.
         model_name: the recipe it was trained for.
         model_id: 12 hexadecimal digits, see `Bundle`; empty until saved.
-        input_size_px: side of the square the tokenizer sees; images of any size are brought to it.
+        input_size_px: side of the square the tokenizer sees; see `varad_core.tiling` for how images of any
+            size come to it.
         manifest: provenance, as stored.
     """
 
@@ -79,6 +82,7 @@ class Inspector:
         self.model_name = str(self.provenance.get("name", ""))
         self.model_id = ""
         self.input_size_px = config.image_size_px
+        self.framing = Framing(config)
 
     @classmethod
     def load(
@@ -167,8 +171,8 @@ class Inspector:
             image_rgb: uint8 (H, W, 3), each side at least 16.
 
         Returns:
-            Score and map; the map is square, covers the whole input and is 0 where the aligned part does not
-            reach.
+            Score and map; the map covers the whole input at its aspect ratio (see `map_shape`) and is 0 where
+            the aligned part does not reach.
 
         Raises:
             ValueError: not such an image.
@@ -182,26 +186,43 @@ class Inspector:
             raise ValueError(
                 f"image must be uint8 (H, W, 3) of at least 16 x 16 (got {image_rgb.dtype} {image_rgb.shape})"
             )
+        stages_ms = dict.fromkeys(("align", "tokenize", "predict", "score"), 0.0)
+        begun_ns = time.perf_counter_ns()
+        aligned = self.framing.align(self.alignment, image_rgb)
+        stages_ms["align"] = (time.perf_counter_ns() - begun_ns) / 1e6
+        canonical_map = fuse(
+            [
+                grid.blend(self._tile_maps(tiles, stages_ms) for tiles in grid.cut(layer_rgb))
+                for layer_rgb, grid in self.framing.layers(aligned.image_rgb)
+            ]
+        )
+        begun_ns = time.perf_counter_ns()
+        score = float(self.scoring.scores(canonical_map[None])[0])
+        shape = image_rgb.shape[0], image_rgb.shape[1]
+        canonical = canonical_map.float().cpu().numpy()
+        anomaly_map = map_to_image(canonical, aligned, shape, map_shape(aligned.image_rgb, shape))
+        stages_ms["score"] += (time.perf_counter_ns() - begun_ns) / 1e6
+        return AnomalyResult(score, anomaly_map, stages_ms)
+
+    def _tile_maps(self, tiles_rgb: ImageRgb, stages_ms: dict[str, float]) -> Tensor:
+        """Model inputs (B, S, S, 3) -> their maps (B, m, m); adds what each stage took."""
         times = [time.perf_counter_ns()]
-        aligned = self.alignment.align(image_rgb, self.input_size_px)
-        times.append(time.perf_counter_ns())
-        hierarchies = self.tokenizer(to_tensor(aligned.image_rgb[None]).to(self.device))
+        hierarchies = self.tokenizer(to_tensor(tiles_rgb).to(self.device))
         times.append(time.perf_counter_ns())
         predictions = self.model.predict(self.model.prepare(hierarchies))
         times.append(time.perf_counter_ns())
         maps = self.scoring.maps(predictions)
-        score = float(self.scoring.scores(maps)[0])
-        anomaly_map = map_to_image(
-            maps[0].float().cpu().numpy(),
-            aligned.to_image,
-            self.input_size_px,
-            (image_rgb.shape[0], image_rgb.shape[1]),
-            min(MAX_MAP_PX, self.input_size_px // 2),
-        )
         times.append(time.perf_counter_ns())
-        stages = ("align", "tokenize", "predict", "score")
-        timings = {stage: (times[i + 1] - times[i]) / 1e6 for i, stage in enumerate(stages)}
-        return AnomalyResult(score, anomaly_map, timings)
+        for index, stage in enumerate(("tokenize", "predict", "score")):
+            stages_ms[stage] += (times[index + 1] - times[index]) / 1e6
+        return maps
+
+
+def map_shape(canonical_rgb: ImageRgb, image_shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the map for an image: its aspect ratio, at most half the working resolution."""
+    cells = min(MAX_MAP_CELLS, canonical_rgb.shape[0] * canonical_rgb.shape[1] / 4)
+    share = math.sqrt(cells / (image_shape[0] * image_shape[1]))
+    return max(1, round(image_shape[0] * share)), max(1, round(image_shape[1] * share))
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

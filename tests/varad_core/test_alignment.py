@@ -122,7 +122,7 @@ def test_a_mark_on_the_canonical_map_lands_on_its_place_in_the_image(size: tuple
     aligned = WholeImage().align(image, 96)
     canonical = np.zeros((48, 48), np.float32)
     canonical[round(row / height * 48), round(column / width * 48)] = 1.0
-    laid = map_to_image(canonical, aligned.to_image, 96, (height, width), 60)
+    laid = map_to_image(canonical, aligned, (height, width), (60, 60))
     at_row, at_column = np.unravel_index(laid.argmax(), laid.shape)
     assert abs(at_row / 60 - row / height) < 0.04
     assert abs(at_column / 60 - column / width) < 0.04
@@ -134,7 +134,7 @@ def test_map_of_an_aligned_part_lies_over_the_part(disc: DiscAlignment, part: Re
     aligned = disc.align(image, 96)
     y, x = np.mgrid[:48, :48]
     inside = (np.hypot(x - 23.5, y - 23.5) < 10).astype(np.float32)
-    laid = map_to_image(inside, aligned.to_image, 96, image.shape[:2], 96)
+    laid = map_to_image(inside, aligned, (image.shape[0], image.shape[1]), (96, 96))
     rows, columns = np.nonzero(laid > 0.5)
     scale = image.shape[0] / 96
     assert abs((columns.mean() + 0.5) * scale - 0.5 - found.x_px) < 1.5
