@@ -61,6 +61,15 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help=PRESET_STEPS_HELP)
     parser.add_argument("--minutes", type=float, help="wall time of the training loop, instead of steps")
+    parser.add_argument(
+        "--false-reject", type=float, metavar="SHARE",
+        help="at most this share of good parts above the reject limit, e.g. 0.02 "
+        "(default: as few as the held-out parts support)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--holdout", type=float, metavar="SHARE",
+        help="share of the good parts held out for calibration and limits (default: 0.4)",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
 
 
@@ -81,6 +90,10 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
             training = replace(training, steps=arguments.steps or 0, minutes=arguments.minutes)
         elif arguments.steps is not None:
             training = replace(training, steps=arguments.steps)
+        if arguments.false_reject is not None:
+            training = replace(training, false_reject_target=arguments.false_reject)
+        if arguments.holdout is not None:
+            training = replace(training, holdout_share=arguments.holdout)
         return replace(config, training=training)
     except ValueError as error:
         raise DataError(f"arguments: {error}") from error
@@ -90,6 +103,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """`station train`."""
     from varad_core.bundle import ensure_signing_key, require_writable
     from varad_core.data import good_parts
+    from varad_core.limits import next_bound, require_parts
     from varad_core.train import train
 
     config = _config(arguments)
@@ -98,6 +112,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
         out = arguments.out or Path("demo.safetensors")
         require_writable(out)
+        require_parts(arguments.parts, config.training)
         key = ensure_signing_key(arguments.keys)
         with _progress_bar(quiet=False) as progress:
             print(train_demo(config, arguments.parts, out, key, progress))
@@ -126,9 +141,10 @@ def run_train(arguments: argparse.Namespace) -> int:
     )
     print(
         f"at most {limits.false_reject_bound:.1%} of good parts above the reject limit "
-        f"({limits.confidence:.0%} confidence, {facts['held_out_parts']} held-out parts); "
-        "1 % needs 299 of them, 2 % 149, 5 % 59"
+        f"({limits.confidence:.0%} confidence, {facts['held_out_parts']} held-out parts)"
     )
+    if (more := next_bound(int(facts["good_parts"]), config.training)) is not None:
+        print(f"{more[1]} more good parts would support {more[0]:.0%}")
     recheck_share = 1 - config.training.recheck_quantile
     print(f"about {recheck_share:.0%} of good parts above the recheck limit; only PASS goes to the good lane")
     print(

@@ -70,7 +70,8 @@ class TrainingConfig:
         batch_size: images per step.
         learning_rate: peak, AdamW.
         holdout_share: share of the good parts kept from the loop for calibration and limits.
-        false_reject_target: wanted bound on the share of good parts rejected.
+        false_reject_target: wanted bound on the share of good parts rejected; None = the tightest that the
+            held-out parts support.
         confidence: of that bound.
         recheck_quantile: share of held-out good parts below the recheck limit.
     """
@@ -81,7 +82,7 @@ class TrainingConfig:
     batch_size: int = 8
     learning_rate: float = 2e-3
     holdout_share: float = 0.4
-    false_reject_target: float = 0.02
+    false_reject_target: float | None = None
     confidence: float = 0.95
     recheck_quantile: float = 0.97
 
@@ -94,7 +95,7 @@ class TrainingConfig:
         _require(self.batch_size >= 1, f"batch_size must be at least 1 (got {self.batch_size})")
         for name in ("holdout_share", "false_reject_target", "confidence", "recheck_quantile"):
             value = getattr(self, name)
-            _require(0 < value < 1, f"{name} must be between 0 and 1 (got {value})")
+            _require(value is None or 0 < value < 1, f"{name} must be between 0 and 1 (got {value})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from varad_core.alignment import Alignment, fit_alignment
 from varad_core.config import TrainingConfig, VaradConfig
 from varad_core.data import MIN_GOOD_PARTS, images_hash
 from varad_core.inspector import Inspector, keep_large_buffers
-from varad_core.limits import fit_limits
+from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, Scoring, fit_gaussian_scoring
 from varad_core.tokenizer import Tokenizer, create_tokenizer, to_tensor
@@ -61,12 +61,13 @@ def train(
         A calibrated inspector with limits; `Inspector.save` writes it.
 
     Raises:
-        DataError: fewer than MIN_GOOD_PARTS images, or one cannot be used.
+        DataError: fewer than MIN_GOOD_PARTS images, too few for the bound asked for, or one cannot be used.
         WeightsError: see `create_tokenizer`.
         Cancelled: `cancel` was set.
     """
     if len(images) < MIN_GOOD_PARTS:
         raise DataError(f"training needs at least {MIN_GOOD_PARTS} good parts (got {len(images)})")
+    require_parts(len(images), config.training)
     keep_large_buffers()
     started = time.monotonic()
     cancel = cancel or Event()
@@ -111,7 +112,7 @@ def train(
 def split(n: int, settings: TrainingConfig) -> tuple[list[int], list[int]]:
     """Seeded split of n parts into those the loop sees and those held out for calibration and limits."""
     order = np.random.default_rng(settings.seed).permutation(n).tolist()
-    held_out = min(max(4, round(n * settings.holdout_share)), n - 4)
+    held_out = held_out_parts(n, settings)
     return sorted(order[held_out:]), sorted(order[:held_out])
 
 

@@ -1,11 +1,14 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varad_core.limits import false_reject_bound, fit_limits
+from varad_core.config import TrainingConfig
+from varad_core.limits import false_reject_bound, fit_limits, next_bound, parts_needed, require_parts
+from varad_core.types import DataError
 
 
 @pytest.mark.parametrize(("n", "bound"), [(29, 0.10), (59, 0.05), (149, 0.02), (299, 0.01)])
@@ -32,8 +35,8 @@ def test_the_bound_holds_in_simulation_whatever_the_distribution() -> None:
         assert kept / 2000 <= 0.975  # and no wider than it says
 
 
-def test_few_parts_get_their_highest_score_and_an_honest_bound() -> None:
-    limits = fit_limits(np.arange(10.0), 0.02, 0.95, 0.9)
+def test_without_a_target_the_highest_score_is_the_limit_and_the_bound_is_honest() -> None:
+    limits = fit_limits(np.arange(10.0), None, 0.95, 0.9)
     assert limits.reject == 9.0
     assert limits.false_reject_bound == pytest.approx(1 - 0.05**0.1)
     assert limits.recheck <= limits.reject
@@ -41,7 +44,7 @@ def test_few_parts_get_their_highest_score_and_an_honest_bound() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))
 def test_limits_are_ordered(scores: list[float]) -> None:
-    limits = fit_limits(np.array(scores), 0.05, 0.95, 0.97)
+    limits = fit_limits(np.array(scores), None, 0.95, 0.97)
     assert limits.recheck <= limits.reject <= max(scores)
 
 
@@ -49,3 +52,37 @@ def test_limits_are_ordered(scores: list[float]) -> None:
 def test_unusable_scores_are_refused(scores: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
         fit_limits(np.array(scores), 0.05, 0.95, 0.97)
+
+
+@pytest.mark.parametrize(("target", "held_out", "in_all"), [(0.1, 29, 72), (0.05, 59, 147), (0.02, 149, 372)])
+def test_a_target_that_the_parts_cannot_keep_is_refused_with_what_is_needed(
+    target: float, held_out: int, in_all: int
+) -> None:
+    assert parts_needed(target, 0.95) == held_out
+    settings = TrainingConfig(false_reject_target=target, holdout_share=0.4)
+    require_parts(in_all, settings)
+    fit_limits(np.arange(float(held_out)), target, 0.95, 0.97)
+    with pytest.raises(DataError, match=rf"{held_out} held-out good parts, {in_all} in all .*add 1 more"):
+        require_parts(in_all - 1, settings)
+    with pytest.raises(DataError, match=f"needs {held_out} held-out"):
+        fit_limits(np.arange(held_out - 1.0), target, 0.95, 0.97)
+
+
+def test_what_a_refusal_offers_instead_is_accepted() -> None:
+    with pytest.raises(DataError, match=r"ask for 7\.3 % or more"):
+        require_parts(100, TrainingConfig(false_reject_target=0.02))
+    require_parts(100, TrainingConfig(false_reject_target=0.073))
+
+
+@given(st.integers(8, 2000), st.floats(0.1, 0.9))
+def test_the_next_bound_is_kept_by_as_many_more_parts_as_it_says(good_parts: int, holdout: float) -> None:
+    settings = TrainingConfig(holdout_share=holdout)
+    found = next_bound(good_parts, settings)
+    if found is None:
+        require_parts(good_parts, replace(settings, false_reject_target=0.01))
+    else:
+        target, more = found
+        asked = replace(settings, false_reject_target=target)
+        require_parts(good_parts + more, asked)
+        with pytest.raises(DataError, match=f"add {more} more"):
+            require_parts(good_parts, asked)

@@ -65,6 +65,7 @@ def test_train_writes_a_bundle_that_the_station_loads(
     printed = capsys.readouterr().out
     assert inspector.model_id in printed
     assert "of good parts above the reject limit" in printed
+    assert "63 more good parts would support 10%" in printed
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,9 @@ def test_train_writes_a_bundle_that_the_station_loads(
         ({"--tokenizer": "resnet18", "--weights": "none.safetensors"}, "no such file"),
         ({"--recipe": None}, "--recipe"),
         ({"--steps": "0"}, "nothing is trained"),
+        ({"--false-reject": "0.02"}, "needs 149 held-out good parts, 372 in all"),
+        ({"--false-reject": "2"}, "false_reject_target must be between 0 and 1"),
+        ({"--holdout": "0"}, "holdout_share must be between 0 and 1"),
     ],
 )
 def test_wrong_arguments_say_what_to_do_and_write_nothing(
