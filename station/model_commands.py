@@ -34,13 +34,16 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     _add_model_arguments(train)
     train.set_defaults(func=run_train)
 
-    evaluate = subparsers.add_parser("evaluate", help="train and test on a folder in the layout of MVTec AD")
+    evaluate = subparsers.add_parser("evaluate", help="train and test on a labelled set of pictures")
     evaluate.add_argument(
-        "data", type=Path, metavar="DATA", help="folder with train/good, test/* and ground_truth/*"
-    )
+        "data", type=Path, metavar="SET",
+        help="its folder, as MVTec AD (train/good, test/*, ground_truth/*), BTAD or VisA lay it out, "
+        "or with just good and bad in it",
+    )  # fmt: skip
     evaluate.add_argument(
-        "--limit-train", type=int, default=0, metavar="N", help="use at most N training images"
-    )
+        "--limit-train", type=int, default=0, metavar="N",
+        help="use at most N training images, drawn by --seed",
+    )  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help="print nothing but the JSON line")
     _add_model_arguments(evaluate)
     evaluate.set_defaults(func=run_evaluate)
@@ -156,13 +159,16 @@ def run_train(arguments: argparse.Namespace) -> int:
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """`station evaluate`."""
     import json
+    from dataclasses import asdict
 
+    from varad_core.datasets import open_dataset
     from varad_core.evaluate import evaluate
 
     config = _config(arguments)
+    dataset = open_dataset(arguments.data)
     with _progress_bar(quiet=arguments.json) as progress:
         figures, inspector = evaluate(
-            arguments.data,
+            dataset,
             config,
             weights=arguments.weights,
             limit_train=arguments.limit_train,
@@ -170,8 +176,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             device=arguments.device,
         )
     if not arguments.json:
-        print(f"{arguments.data.name}: alignment {inspector.alignment.name}, {inspector.limits}")
-    print(json.dumps(figures.to_dict()))
+        print(f"{dataset.name} ({dataset.layout}): alignment {inspector.alignment.name}, {inspector.limits}")
+    trained = {key: inspector.provenance[key] for key in ("fit_s", "parameters")}
+    print(json.dumps(asdict(figures) | trained))
     return 0
 
 

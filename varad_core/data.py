@@ -1,11 +1,7 @@
-"""Folders of images: good parts to train on, and test sets in the layout of MVTec AD.
-
-DATA/train/good/*    DATA/test/<good|defect>/*    DATA/ground_truth/<defect>/<stem>_mask.*
-"""
+"""Images: read from files, listed from a folder of good parts."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -88,48 +84,3 @@ def images_hash(images: Iterable[ImageRgb]) -> str:
     else:
         digests = [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images]
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """One image of a test set; `mask_path` is None for good parts and where there is no ground truth."""
-
-    path: Path
-    defect: str
-    mask_path: Path | None
-
-
-def labelled_images(data: Path) -> list[LabelledImage]:
-    """The test images of a set, good ones with defect ''.
-
-    Raises:
-        DataError: the folder is missing or lacks good or defective images.
-    """
-    root = data / "test"
-    if not root.is_dir():
-        raise DataError(f"folder {root}: no such folder; need {data}/test/good and {data}/test/<defect>")
-    found = list(_walk(data, root))
-    if not any(entry.defect for entry in found) or all(entry.defect for entry in found):
-        raise DataError(f"folder {root}: need images in test/good and in at least one test/<defect>")
-    return found
-
-
-def _walk(data: Path, root: Path) -> Iterator[LabelledImage]:
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        defect = "" if folder.name == "good" else folder.name
-        masks: dict[str, Path] = {}
-        if defect and (data / "ground_truth" / defect).is_dir():
-            masks = {
-                path.stem.removesuffix("_mask"): path for path in image_paths(data / "ground_truth" / defect)
-            }
-        for path in image_paths(folder):
-            yield LabelledImage(path, defect, masks.get(path.stem))
-
-
-def load_mask(path: Path) -> NDArray[np.bool_]:
-    """A ground-truth mask as bool (H, W).
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    return np.asarray(load_image(path).max(axis=2) > 0)

@@ -2,40 +2,78 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.ndimage import label
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from varad_core.metrics import aupro, auroc, average_precision, max_f1
+from varad_core.metrics import AUPRO_BINS, aupro, aupro_binned, auroc, detection, localisation
+
+Masks, Maps = list[NDArray[np.bool_]], list[NDArray[np.float32]]
+
+
+def _maps(
+    seed: int, distinct: int = 0, quality: float = 1.0, shape: tuple[int, int] = (24, 32)
+) -> tuple[Masks, Maps]:
+    """Random maps of three images, the first of them good; with `distinct` only so many different scores."""
+    rng = np.random.default_rng(seed)
+    masks = [np.zeros(shape, np.bool_) for _ in range(3)]
+    for mask in masks[1:]:
+        for _ in range(rng.integers(1, 4)):
+            y, x = rng.integers(0, shape[0] - 8), rng.integers(0, shape[1] - 8)
+            mask[y : y + rng.integers(1, 8), x : x + rng.integers(1, 8)] = True
+    maps = [(rng.standard_normal(shape) + quality * mask).astype(np.float32) for mask in masks]
+    if distinct:
+        maps = [np.round(one * distinct / 8).astype(np.float32) for one in maps]
+    return masks, maps
+
+
+seeds = st.integers(0, 2**31)
+ties = st.sampled_from([0, 1, 3, 30])  # 0: none
 
 
 def test_perfect_and_inverted_rankings() -> None:
     labels = np.array([False, False, True, True])
-    assert auroc(labels, np.array([0.1, 0.2, 0.3, 0.4])) == 1.0
+    perfect = detection(labels, np.array([0.1, 0.2, 0.3, 0.4]))
+    assert (perfect.auroc, perfect.ap, perfect.max_f1) == (1.0, 1.0, 1.0)
     assert auroc(labels, np.array([0.4, 0.3, 0.2, 0.1])) == 0.0
-    assert average_precision(labels, np.array([0.1, 0.2, 0.3, 0.4])) == 1.0
-    assert max_f1(labels, np.array([0.1, 0.2, 0.3, 0.4])) == 1.0
+    assert auroc(labels, np.zeros(4)) == 0.5
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 2**31))
-def test_against_definitions(seed: int) -> None:
+@given(seeds)
+def test_against_scikit_learn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = np.concatenate([[True, False], rng.random(30) < 0.4])
     scores = rng.integers(0, 8, 32).astype(float)
-    above = scores[labels][:, None] - scores[~labels]
-    assert auroc(labels, scores) == pytest.approx(((above > 0) + 0.5 * (above == 0)).mean())
-    best = max(f1_score(labels, scores >= threshold) for threshold in scores)
-    assert max_f1(labels, scores) == pytest.approx(best)
+    found = detection(labels, scores)
+    assert found.auroc == pytest.approx(roc_auc_score(labels, scores))
+    assert found.ap == pytest.approx(average_precision_score(labels, scores))
+    assert found.max_f1 == pytest.approx(max(f1_score(labels, scores >= threshold) for threshold in scores))
 
 
-def test_one_class_alone_is_refused() -> None:
-    for metric in (auroc, average_precision, max_f1):
-        with pytest.raises(ValueError, match="need good and defective"):
-            metric(np.zeros(3, bool), np.arange(3.0))
+def test_what_has_no_figure_is_refused() -> None:
+    with pytest.raises(ValueError, match="need good and defective"):
+        detection(np.zeros(3, bool), np.arange(3.0))
+    with pytest.raises(ValueError, match="finite"):
+        detection(np.array([True, False]), np.array([1.0, np.nan]))
+    for metric in (aupro, aupro_binned):
+        with pytest.raises(ValueError, match="defective region"):
+            metric([np.zeros((4, 4), bool)], [np.zeros((4, 4))])
+        with pytest.raises(ValueError, match="normal pixels"):
+            metric([np.ones((4, 4), bool)], [np.zeros((4, 4))])
 
 
-def _slow_aupro(masks: list[np.ndarray], maps: list[np.ndarray], limit: float) -> float:
-    """Every threshold, every region, trapezoids up to the limit."""
+@settings(max_examples=20)
+@given(seeds, ties)
+def test_monotone_maps_change_nothing(seed: int, distinct: int) -> None:
+    masks, maps = _maps(seed, distinct)
+    bent = [np.exp(one.astype(np.float64)) for one in maps]
+    assert localisation(masks, bent) == localisation(masks, maps)
+    assert aupro_binned(masks, bent) == aupro_binned(masks, maps)
+
+
+def _exhaustive_aupro(masks: Masks, maps: Maps, limit: float) -> float:
+    """Every threshold, every region, trapezoids up to the limit, by the definition."""
     values = np.unique(np.concatenate([m.ravel() for m in maps]))[::-1]
     normal = np.concatenate([m[~k] for k, m in zip(masks, maps, strict=True)])
     regions = []
@@ -44,34 +82,46 @@ def _slow_aupro(masks: list[np.ndarray], maps: list[np.ndarray], limit: float) -
         regions += [one[marks == i] for i in range(1, count + 1)]
     fpr = np.array([0.0] + [(normal >= t).mean() for t in values])
     pro = np.array([0.0] + [np.mean([(r >= t).mean() for r in regions]) for t in values])
-    grid = np.linspace(0, limit, 20001)
-    return float(np.trapezoid(np.interp(grid, fpr, pro), grid) / limit)
+    ends = np.searchsorted(fpr, limit, side="right")
+    share = (limit - fpr[ends - 1]) / (fpr[ends] - fpr[ends - 1])
+    x = np.append(fpr[:ends], limit)
+    y = np.append(pro[:ends], pro[ends - 1] + share * (pro[ends] - pro[ends - 1]))
+    return float(np.trapezoid(y, x) / limit)
 
 
-@pytest.mark.parametrize("quality", [0.0, 0.7, 3.0])
-def test_aupro_agrees_with_exhaustive_thresholds(quality: float) -> None:
-    rng = np.random.default_rng(4)
-    masks, maps = [], []
-    for i in range(4):
-        mask = np.zeros((30, 40), bool)
-        if i:
-            mask[3:8, 4 : 6 + 3 * i] = True
-            mask[20:22, 30:33] = True
-        masks.append(mask)
-        maps.append((rng.standard_normal((30, 40)) + quality * mask).astype(np.float32))
-    assert aupro(masks, maps) == pytest.approx(_slow_aupro(masks, maps, 0.3), abs=2e-3)
+@settings(max_examples=10)
+@given(seeds, ties, st.sampled_from([0.05, 0.3]))
+def test_aupro_is_that_of_the_definition(seed: int, distinct: int, limit: float) -> None:
+    masks, maps = _maps(seed, distinct)
+    assert aupro(masks, maps, limit) == pytest.approx(_exhaustive_aupro(masks, maps, limit), abs=1e-9)
+
+
+@settings(max_examples=20)
+@given(seeds, ties, st.sampled_from([0.01, 0.3, 1.0]), st.sampled_from([0.0, 1.0, 4.0]))
+def test_binned_aupro_is_within_a_bin_of_the_exact(
+    seed: int, distinct: int, limit: float, quality: float
+) -> None:
+    masks, maps = _maps(seed, distinct, quality, shape=(96, 128))
+    assert aupro_binned(masks, maps, limit) == pytest.approx(aupro(masks, maps, limit), abs=1 / AUPRO_BINS)
+
+
+@settings(max_examples=10)
+@given(seeds, ties)
+def test_one_sort_gives_the_same_as_each_metric_alone(seed: int, distinct: int) -> None:
+    masks, maps = _maps(seed, distinct)
+    truth, scores = np.stack(masks).ravel(), np.stack(maps).ravel()
+    assert localisation(masks, maps) == (detection(truth, scores), aupro(masks, maps))
 
 
 def test_aupro_known_cases() -> None:
     mask = np.zeros((20, 20), bool)
     mask[5:9, 5:9] = True
-    assert aupro([mask], [mask.astype(np.float32)]) == pytest.approx(1.0, abs=1e-6)
     half = mask.copy()
     half[5:7] = False  # half of the one region found, without a false positive
-    # Beyond rate 0 the overlap rises in a straight line from 1/2 at rate 0 to 1 at rate 1.
-    assert aupro([mask], [half.astype(np.float32)]) == pytest.approx(0.5 + 0.5 * 0.3 / 2, abs=1e-3)
-    with pytest.raises(ValueError, match="defective region"):
-        aupro([np.zeros((4, 4), bool)], [np.zeros((4, 4))])
+    for metric in (aupro, aupro_binned):
+        assert metric([mask], [mask.astype(np.float32)]) == pytest.approx(1.0)
+        # Beyond rate 0 the overlap rises in a straight line from 1/2 at rate 0 to 1 at rate 1.
+        assert metric([mask], [half.astype(np.float32)]) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
 
 
 def test_small_regions_weigh_as_much_as_large_ones() -> None:
@@ -80,5 +130,6 @@ def test_small_regions_weigh_as_much_as_large_ones() -> None:
     mask[30:32, 30:32] = True
     only_large = np.zeros((40, 40), np.float32)
     only_large[2:22, 2:22] = 1.0
-    assert aupro([mask], [only_large]) < 0.65
-    assert roc_auc_score(mask.ravel(), only_large.ravel()) > 0.99
+    found, overlap = localisation([mask], [only_large])
+    assert overlap < 0.65
+    assert found.auroc > 0.99

@@ -1,7 +1,6 @@
 import hashlib
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -13,10 +12,8 @@ import torch
 from conftest import tiny_config
 from numpy.typing import NDArray
 
-from drivers.buttons import RenderedPart
 from varad_core.config import PredictorConfig, TrainingConfig, VaradConfig, default_config
-from varad_core.data import ImageFiles, good_parts, images_hash, labelled_images, load_image
-from varad_core.evaluate import evaluate
+from varad_core.data import ImageFiles, good_parts, images_hash, load_image
 from varad_core.train import Cancelled, split, train
 from varad_core.types import DataError
 
@@ -146,44 +143,6 @@ def test_training_hash_is_of_the_files_whatever_their_order(tmp_path: Path) -> N
     assert images_hash(ImageFiles(files.paths[::-1])) == images_hash(files)
     shutil.copy(files.paths[0], files.paths[1])
     assert images_hash(files) != hashlib.sha256("\n".join(expected).encode()).hexdigest()
-
-
-def _labelled_set(root: Path, render: Callable[..., RenderedPart], masks: bool) -> Path:
-    _save(root / "train" / "good", [render(index).image_rgb[..., ::-1] for index in range(12)])
-    _save(root / "test" / "good", [render(index).image_rgb[..., ::-1] for index in range(20, 25)])
-    bad = [render(index, "stain", 1.0) for index in range(30, 34)]
-    _save(root / "test" / "stain", [one.image_rgb[..., ::-1] for one in bad])
-    if masks:
-        (root / "ground_truth" / "stain").mkdir(parents=True)
-        for index, one in enumerate(bad):
-            mask = one.mask if index else np.zeros_like(one.mask)  # the first is empty: it must be left out
-            cv2.imwrite(
-                str(root / "ground_truth" / "stain" / f"{index:02d}_mask.png"), mask.astype(np.uint8) * 255
-            )
-    return root
-
-
-@pytest.mark.parametrize("masks", [True, False])
-def test_evaluate_gives_every_figure(tmp_path: Path, part: Callable[..., RenderedPart], masks: bool) -> None:
-    data = _labelled_set(tmp_path / "set", part, masks)
-    figures, _ = evaluate(data, tiny_config(), weights=None, limit_train=10, progress=_quiet)
-    values = figures.to_dict()
-    assert values["image_auroc"] == 1.0
-    pixel = [values[name] for name in ("pixel_auroc", "pixel_ap", "pixel_max_f1", "aupro")]
-    if masks:
-        assert all(value is not None and 0 < value <= 1 for value in pixel)
-        assert pixel[0] is not None
-        assert pixel[0] > 0.85
-    else:
-        assert pixel == [None] * 4
-
-
-def test_sets_without_good_or_bad_tests_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="test"):
-        labelled_images(tmp_path)
-    _save(tmp_path / "test" / "good", _textures(2))
-    with pytest.raises(DataError, match="at least one test/<defect>"):
-        labelled_images(tmp_path)
 
 
 def test_configurations_survive_json_and_refuse_nonsense() -> None:
