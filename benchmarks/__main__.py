@@ -15,6 +15,7 @@ from benchmarks.reporting import machine_facts, print_facts, write_json
 BENCHMARKS = {
     "scan": "speed of the recurrence's backends",
     "line": "the demo line: accuracy, latency, account",
+    "limits": "whether reject limits keep their bound",
     "sets": "station evaluate on real sets",
 }
 
