@@ -23,6 +23,8 @@ lint: setup ## Style, types and the layers between the packages
 	$(BIN)/lint-imports --no-logo
 
 bench: setup ## Measure what README states: make bench NAME=scan, or without NAME the list
+	@test "$(NAME)" != accuracy || $(BIN)/pip show --quiet anomalib || \
+		$(BIN)/python -m pip install --no-input --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(or $(NAME),--help)
 
 clean: ## Remove .venv, caches and the demo's pictures; keeps station-data/

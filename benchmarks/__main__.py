@@ -16,7 +16,7 @@ BENCHMARKS = {
     "scan": "speed of the recurrence's backends",
     "line": "the demo line: accuracy, latency, account",
     "limits": "whether reject limits keep their bound",
-    "sets": "station evaluate on real sets",
+    "accuracy": "VarAD, PatchCore and PaDiM on labelled sets",
 }
 
 

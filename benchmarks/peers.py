@@ -1,0 +1,191 @@
+"""VarAD and the published methods it is compared with, under one interface and on the same features.
+
+    name              what
+    station, paper    VarAD's presets
+    patchcore         Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022
+    patchcore+align   the same behind VarAD's fitted alignment
+    padim             Defard et al., "PaDiM", ICPR workshops 2021
+
+PatchCore and PaDiM are anomalib's torch modules, without its trainer. Their backbone is ResNet-18 with
+exactly the tokenizer's weights, layers 2 and 3 (PaDiM's own choice is 1 to 3), and they see images resized as
+VarAD's `none` alignment resizes them.
+"""
+
+import random
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from varad_core.alignment import fit_alignment, map_to_image
+from varad_core.config import AlignmentName, TokenizerName, VaradConfig, default_config
+from varad_core.tokenizer import IMAGENET_MEAN, IMAGENET_STD, TimmTokenizer, create_tokenizer, to_tensor
+from varad_core.train import ALIGNMENT_SAMPLE, train
+from varad_core.types import AnomalyResult
+
+ImageRgb = NDArray[np.uint8]
+VARAD_METHODS = ("station", "paper")
+METHODS = (*VARAD_METHODS, "patchcore", "patchcore+align", "padim")
+TOKENIZER: TokenizerName = "resnet18"
+LAYERS = ("layer2", "layer3")
+CORESET_SHARE = 0.01
+NEIGHBOURS = 9  # PatchCore's reweighting of the image score
+PADIM_FEATURES = 100  # of 384, drawn by the seed: the paper's for ResNet-18
+
+
+class Method(Protocol):
+    """One anomaly detector."""
+
+    def fit(self, images: Sequence[ImageRgb]) -> None:
+        """Learn from good parts, uint8 (H, W, 3) each."""
+        ...
+
+    def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
+        """Judge one image; timings may be left out."""
+        ...
+
+    def fitted_numbers(self) -> int:
+        """How many numbers `fit` left behind: weights, bank or Gaussians, without the backbone."""
+        ...
+
+
+class VaradMethod:
+    """One of VarAD's presets."""
+
+    def __init__(self, config: VaradConfig, weights: Path) -> None:
+        self.config = config
+        self.weights = weights
+
+    def fit(self, images: Sequence[ImageRgb]) -> None:
+        self.inspector = train(images, self.config, name=self.config.preset, weights=self.weights)
+
+    def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
+        return self.inspector.inspect(image_rgb)
+
+    def fitted_numbers(self) -> int:
+        tensors = [*self.inspector.model.state_dict().values(), *self.inspector.scoring.tensors().values()]
+        return sum(tensor.numel() for tensor in tensors)
+
+
+class AnomalibMethod:
+    """What PatchCore and PaDiM share: seed, alignment, backbone and map.
+
+    `alignment` "auto" is what `station` fits on the same images.
+    """
+
+    def __init__(self, image_size_px: int, weights: Path, seed: int, alignment: AlignmentName) -> None:
+        self.image_size_px = image_size_px
+        self.alignment_name = alignment
+        self.tokenizer = create_tokenizer(TOKENIZER, image_size_px, weights)  # lets torchvision be imported
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        self.model = self.create_model().eval()
+        assert isinstance(self.tokenizer, TimmTokenizer)
+        self.model.feature_extractor.feature_extractor.load_state_dict(self.tokenizer.net.state_dict())
+
+    def create_model(self) -> Any:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Turn the training images' features into the model."""
+        raise NotImplementedError
+
+    def fitted_numbers(self) -> int:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def fit(self, images: Sequence[ImageRgb]) -> None:
+        self.alignment = fit_alignment(self.alignment_name, images[:ALIGNMENT_SAMPLE])
+        self.model.train()
+        for image_rgb in images:
+            self.model(self.normalised(self.alignment.align(image_rgb, self.image_size_px).image_rgb))
+        self.finish()
+        self.model.eval()
+
+    @torch.inference_mode()
+    def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
+        aligned = self.alignment.align(image_rgb, self.image_size_px)
+        found = self.model(self.normalised(aligned.image_rgb))
+        shape = image_rgb.shape[0], image_rgb.shape[1]
+        side = self.image_size_px
+        anomaly_map = map_to_image(found.anomaly_map[0, 0].numpy(), aligned, shape, (side, side))
+        return AnomalyResult(float(found.pred_score), anomaly_map)
+
+    @staticmethod
+    def normalised(image_rgb: ImageRgb) -> Tensor:
+        """uint8 (S, S, 3) -> (1, 3, S, S), ImageNet's mean and deviation."""
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return (to_tensor(image_rgb[None]) - mean) / std
+
+
+class PatchCore(AnomalibMethod):
+    """A bank of patch features thinned to a coreset; distance to the nearest."""
+
+    def create_model(self) -> Any:
+        from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+        return PatchcoreModel(LAYERS, backbone=TOKENIZER, pre_trained=False, num_neighbors=NEIGHBOURS)
+
+    def finish(self) -> None:
+        self.model.subsample_embedding(CORESET_SHARE)
+
+    def fitted_numbers(self) -> int:
+        return int(self.model.memory_bank.numel())
+
+
+class Padim(AnomalibMethod):
+    """One Gaussian of patch features for each place; Mahalanobis distance."""
+
+    def create_model(self) -> Any:
+        from anomalib.models.image.padim.torch_model import PadimModel
+
+        return PadimModel(TOKENIZER, list(LAYERS), pre_trained=False, n_features=PADIM_FEATURES)
+
+    def finish(self) -> None:
+        self.model.fit()
+
+    def fitted_numbers(self) -> int:
+        gaussian = self.model.gaussian
+        return int(gaussian.mean.numel() + gaussian.inv_covariance.numel())
+
+
+def create_method(name: str, image_size_px: int, weights: Path, seed: int) -> Method:
+    """One of METHODS, not fitted.
+
+    Raises:
+        ModuleNotFoundError: a peer is asked for and anomalib is not installed.
+        WeightsError: see `create_tokenizer`.
+    """
+    if name in VARAD_METHODS:
+        return VaradMethod(varad_config(name, image_size_px, seed), weights)
+    if name == "padim":
+        return Padim(image_size_px, weights, seed, "none")
+    return PatchCore(image_size_px, weights, seed, "auto" if name == "patchcore+align" else "none")
+
+
+def varad_config(name: str, image_size_px: int, seed: int) -> VaradConfig:
+    """The preset as `station train` would use it."""
+    return default_config("paper" if name == "paper" else "station", TOKENIZER, image_size_px, seed=seed)
+
+
+def method_settings(name: str, image_size_px: int, seed: int) -> dict[str, Any]:
+    """All that decides what a method does, besides its images, weights and code."""
+    if name in VARAD_METHODS:
+        return varad_config(name, image_size_px, seed).to_dict()
+    peer = {"anomalib": anomalib_version(), "layers": list(LAYERS)}
+    own: dict[str, Any] = {"coreset_share": CORESET_SHARE, "neighbours": NEIGHBOURS}
+    return peer | ({"features": PADIM_FEATURES} if name == "padim" else own)
+
+
+def anomalib_version() -> str:
+    """Empty where it is not installed."""
+    try:
+        return version("anomalib")
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,78 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.peers import AnomalibMethod, create_method
+from varad_core.tokenizer import to_tensor
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+pytestmark = pytest.mark.filterwarnings("ignore")  # of anomalib's own dependencies
+
+Create = Callable[..., AnomalibMethod]
+
+
+@pytest.fixture
+def create() -> Create:
+    pytest.importorskip("anomalib", reason="anomalib is installed by `make bench` only")
+    weights = SHARED / "weights" / "resnet18_layers1to3.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"no pretrained weights beside the repository ({weights.name})")
+    torch.set_num_threads(1)
+
+    def make(name: str, seed: int = 0) -> AnomalibMethod:
+        method = create_method(name, 64, weights, seed)
+        assert isinstance(method, AnomalibMethod)
+        return method
+
+    return make
+
+
+def _textures(n: int, first: int = 0) -> list[NDArray[np.uint8]]:
+    return [
+        np.random.default_rng(index).integers(90, 110, (64, 80, 3)).astype(np.uint8)
+        for index in range(first, first + n)
+    ]
+
+
+def _damaged(image_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    damaged = image_rgb.copy()
+    damaged[10:30, 50:75] = (250, 10, 10)
+    return damaged
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_the_backbone_is_the_tokenizer(create: Create, name: str) -> None:
+    method = create(name)
+    image = _textures(1)[0][:, :64]
+    theirs = method.model.feature_extractor(method.normalised(image))
+    for grid, (layer, found) in zip(method.tokenizer(to_tensor(image[None])), theirs.items(), strict=True):
+        assert torch.equal(grid, found), layer
+
+
+@pytest.mark.parametrize("name", ["patchcore", "patchcore+align", "padim"])
+def test_a_defect_stands_out_where_it_is(create: Create, name: str) -> None:
+    method = create(name)
+    method.fit(_textures(12))
+    assert method.fitted_numbers() > 0
+    good = _textures(1, first=50)[0]
+    bad = method.inspect(_damaged(good))
+    assert bad.score > 1.2 * method.inspect(good).score
+    assert bad.anomaly_map.shape == (64, 64)
+    row, column = np.unravel_index(bad.anomaly_map.argmax(), bad.anomaly_map.shape)
+    assert 10 <= row < 30
+    assert 40 <= column < 60
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_the_seed_decides(create: Create, name: str) -> None:
+    def score(seed: int) -> float:
+        method = create(name, seed)
+        method.fit(_textures(8))
+        return method.inspect(_damaged(_textures(1, first=50)[0])).score
+
+    assert score(3) == score(3)
+    assert score(3) != score(4)
