@@ -1,7 +1,8 @@
 """Detection and localisation metrics. Scores: larger is more anomalous; labels, masks: True is defective.
 
-Everything follows from how much lies at or above each distinct score, so one sort serves all figures of a set
-(scikit-learn sorts anew for each: about 90 s against 15 s for 20 million pixels).
+Everything follows from how much lies at or above each distinct score, so one sort serves all figures of a
+set. For 20 million pixels scikit-learn, which sorts for each anew, takes 25 s of one core for three figures;
+they and the exact AUPRO take 10 s here, the binned AUPRO one more.
 """
 
 from collections.abc import Sequence
