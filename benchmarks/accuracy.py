@@ -130,6 +130,7 @@ def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str)
 
 
 def in_own_process(args: argparse.Namespace, one: Run, root: Path) -> dict[str, float | None]:
+    os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}  # of anomalib; inherited by the process
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         job = pool.submit(
@@ -148,9 +149,9 @@ def measure_run(
     """Fit and test one method on one set.
 
     `fit_s` begins with the images in their files, and leaves out imports and reading the weights; `peak_mib`
-    is the process's, of fitting and inspecting, without what the metrics take afterwards.
+    is the process's, of fitting and inspecting, without what the metrics take afterwards. Where PatchCore
+    thins its bank it varies by half a GiB from run to run, with how the C library's heap comes to lie.
     """
-    os.environ["TQDM_DISABLE"] = "1"
     dataset = open_dataset(root)
     images = ImageFiles(dataset.draw_train(limit_train, seed))
     create_tokenizer(TOKENIZER, image_size_px, weights)

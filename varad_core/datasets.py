@@ -135,7 +135,7 @@ def _read_visa(root: Path) -> Images:
         raise DataError(f"set {root}: layout VisA, and no {table}, which says what to train on")
     train: list[Path] = []
     test: list[LabelledImage] = []
-    with table.open(newline="", encoding="utf-8") as lines:
+    with table.open(newline="", encoding="utf-8-sig") as lines:
         for row in csv.DictReader(lines):
             try:
                 if row["object"] != root.resolve().name:
