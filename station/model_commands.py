@@ -73,6 +73,10 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--holdout", type=float, metavar="SHARE",
         help="share of the good parts held out for calibration and limits (default: 0.4)",
     )  # fmt: skip
+    parser.add_argument(
+        "--variants", type=int, default=0, metavar="N",
+        help="train with N varied copies of each good part as well: light, pose, focus, noise (default: 0)",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
 
 
@@ -88,7 +92,7 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
         config = default_config(
             arguments.preset, arguments.tokenizer, arguments.image_size, arguments.alignment, arguments.seed
         )
-        training = config.training
+        training = replace(config.training, variants=arguments.variants)
         if arguments.minutes is not None:
             training = replace(training, steps=arguments.steps or 0, minutes=arguments.minutes)
         elif arguments.steps is not None:

@@ -74,6 +74,8 @@ class TrainingConfig:
             held-out parts support.
         confidence: of that bound.
         recheck_quantile: share of held-out good parts below the recheck limit.
+        variants: varied copies of each good part (see `varad_core.augmentation`), to train and to calibrate
+            with; the limits are of the parts as they are. Memory grows with 1 + variants.
     """
 
     seed: int = 0
@@ -85,6 +87,7 @@ class TrainingConfig:
     false_reject_target: float | None = None
     confidence: float = 0.95
     recheck_quantile: float = 0.97
+    variants: int = 0
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, f"seed must not be negative (got {self.seed})")
@@ -93,6 +96,7 @@ class TrainingConfig:
             self.steps > 0 or self.minutes > 0, "give steps or minutes: both are 0, so nothing is trained"
         )
         _require(self.batch_size >= 1, f"batch_size must be at least 1 (got {self.batch_size})")
+        _require(self.variants >= 0, f"variants must not be negative (got {self.variants})")
         for name in ("holdout_share", "false_reject_target", "confidence", "recheck_quantile"):
             value = getattr(self, name)
             _require(value is None or 0 < value < 1, f"{name} must be between 0 and 1 (got {value})")

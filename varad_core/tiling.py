@@ -10,7 +10,7 @@ picture but for the picture and its map.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import cv2
@@ -125,6 +125,22 @@ class Framing:
                     cv2.resize(canonical_rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8
                 )
             yield layer, self.grid((layer.shape[0], layer.shape[1]))
+
+    def samples(self, canonical_rgb: ImageRgb, count: int, rng: np.random.Generator) -> Iterator[ImageRgb]:
+        """About `count` tiles to fit on, in batches (B, tile, tile, 3); with `square`, the one there is.
+
+        They are drawn from the grids, as evenly from each resolution as it has tiles; where these are fewer
+        than `count`, further ones come from random places.
+        """
+        layers = list(self.layers(canonical_rgb))
+        total = sum(len(grid.corners) for _, grid in layers)
+        for layer_rgb, grid in layers:
+            wanted = max(1, round(count * len(grid.corners) / total)) if self.sides_px else 1
+            corners = rng.permutation(grid.corners)[:wanted]
+            room = np.array(grid.shape) - self.tile_px
+            shifted = rng.integers(0, room.clip(0) + 1, (wanted - len(corners), 2))
+            corners = np.concatenate([corners, np.where(room > 0, shifted, grid.corners[0])])
+            yield from replace(grid, corners=tuple(map(tuple, corners.tolist()))).cut(layer_rgb)
 
     def grid(self, shape: tuple[int, int]) -> TileGrid:
         """The tiles of a picture of this height and width."""

@@ -14,18 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from varad_core.alignment import Alignment, fit_alignment
+from varad_core.augmentation import Varied
 from varad_core.config import TrainingConfig, VaradConfig
 from varad_core.data import MIN_GOOD_PARTS, images_hash
 from varad_core.inspector import Inspector, keep_large_buffers
 from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, Scoring, fit_gaussian_scoring
+from varad_core.tiling import Framing
 from varad_core.tokenizer import Tokenizer, create_tokenizer, to_tensor
-from varad_core.types import DataError, VaradError
+from varad_core.types import DataError, Limits, VaradError
 
 ImageRgb = NDArray[np.uint8]
 Progress = Callable[[str, int, int, float], None]  # stage, done, total, loss (nan where there is none)
 ALIGNMENT_SAMPLE = 200
+MAX_TILES = 600  # drawn to fit the predictor, and as many to fit the scoring: their tokens are held in memory
+NO_LIMITS = Limits(0.0, 0.0, 1.0, 0.0)
 
 
 class Cancelled(VaradError):
@@ -78,15 +82,35 @@ def train(
     tokenizer = create_tokenizer(config.tokenizer, config.image_size_px, weights).eval().to(device)
     sample = [images[i] for i in fitted[:ALIGNMENT_SAMPLE]]
     alignment = fit_alignment(config.alignment, sample)
-    tokens = tokenize(images, alignment, tokenizer, config.image_size_px, device, progress, cancel)
+    framing = Framing(config)
+    copies = 1 + settings.variants
+    counts = np.ones(len(images), np.int64)  # inputs drawn from each image and each of its copies
+    if config.framing == "tiles":
+        counts[fitted], counts[held_out] = (
+            max(1, MAX_TILES // (copies * len(part))) for part in (fitted, held_out)
+        )
+    rng = np.random.default_rng(settings.seed)
+    varied, counts = Varied(images, settings.variants, settings.seed), np.tile(counts, copies)
+    tokens, owners = tokenize(varied, counts, framing, alignment, tokenizer, rng, device, progress, cancel)
+    owners %= len(images)
+    fitted_rows, held_out_rows = (np.flatnonzero(np.isin(owners, part)) for part in (fitted, held_out))
     shapes: list[GridShape] = [(grid.shape[1], grid.shape[2], grid.shape[3]) for grid in tokens]
     model = create_model(config, shapes).to(device)
-    model.fit_tokens([grid[fitted] for grid in tokens])
+    model.fit_tokens([grid[fitted_rows] for grid in tokens])
     prepared = model.prepare(tokens)
     del tokens  # hundreds of megabytes, and `prepared` has all that is needed of them
 
-    final_loss = fit_model(model, [grid[fitted] for grid in prepared], settings, progress, cancel)
-    scoring, scores = calibrate(model, [grid[held_out] for grid in prepared], config)
+    final_loss = fit_model(model, [grid[fitted_rows] for grid in prepared], settings, progress, cancel)
+    prepared = [grid[held_out_rows] for grid in prepared]
+    scoring, scores = calibrate(model, prepared, config)
+    if config.framing == "tiles" or settings.variants:
+
+        def inspector_of(scoring: Scoring) -> Inspector:
+            return Inspector(config, alignment, tokenizer, model, scoring, NO_LIMITS, {}, device)
+
+        scores = score_whole(
+            inspector_of, model, prepared, owners[held_out_rows], images, config, progress, cancel
+        )
     if not np.isfinite(scores).all():
         raise DataError(
             f"training: {name}'s pictures are too much alike to calibrate on (scores that are not finite); "
@@ -100,6 +124,7 @@ def train(
         "good_parts": len(images),
         "fitted_parts": len(fitted),
         "held_out_parts": len(held_out),
+        "fitted_inputs": len(fitted_rows),
         "seed": settings.seed,
         "final_loss": final_loss,
         "fit_s": time.monotonic() - started,
@@ -119,21 +144,30 @@ def split(n: int, settings: TrainingConfig) -> tuple[list[int], list[int]]:
 @torch.no_grad()
 def tokenize(
     images: Sequence[ImageRgb],
+    counts: NDArray[np.int64],
+    framing: Framing,
     alignment: Alignment,
     tokenizer: Tokenizer,
-    size_px: int,
+    rng: np.random.Generator,
     device: str,
     progress: Progress,
     cancel: Event,
-) -> list[Tensor]:
-    """Every image's hierarchies, once: the tokenizer is frozen. A list of (n, C_i, H_i, W_i)."""
+) -> tuple[list[Tensor], NDArray[np.int64]]:
+    """The hierarchies of `counts[i]` inputs of image i, once: the tokenizer is frozen.
+
+    Returns:
+        A list of (n, C_i, H_i, W_i), and the image that each of the n is from.
+    """
     hierarchies: list[list[Tensor]] = []
+    owners: list[int] = []
     for index, image_rgb in enumerate(images):
         _check(cancel)
-        aligned = alignment.align(image_rgb, size_px)
-        hierarchies.append(tokenizer(to_tensor(aligned.image_rgb[None]).to(device)))
+        aligned = framing.align(alignment, image_rgb)
+        for tiles_rgb in framing.samples(aligned.image_rgb, int(counts[index]), rng):
+            hierarchies.append(tokenizer(to_tensor(tiles_rgb).to(device)))
+            owners += [index] * len(tiles_rgb)
         progress("tokenize", index + 1, len(images), math.nan)
-    return [torch.cat(grids) for grids in zip(*hierarchies, strict=True)]
+    return [torch.cat(grids) for grids in zip(*hierarchies, strict=True)], np.array(owners)
 
 
 def fit_model(
@@ -204,6 +238,44 @@ def calibrate(
         return gaussian, scores.double().numpy()
     cosine = CosineScoring(config.image_size_px)
     return cosine, cosine.scores(cosine.maps(predictions)).double().numpy()
+
+
+def score_whole(
+    inspector_of: Callable[[Scoring], Inspector],
+    model: VarAD,
+    held_out: Sequence[Tensor],
+    owners: NDArray[np.int64],
+    images: Sequence[ImageRgb],
+    config: VaradConfig,
+    progress: Progress,
+    cancel: Event,
+) -> NDArray[np.float64]:
+    """Scores of the held-out images for the limits, each inspected whole, as in production.
+
+    The scoring of one half of the images is fitted on the inputs of the other: tiles of one image overlap,
+    and its varied copies resemble each other, so it is images that are kept apart.
+
+    Args:
+        inspector_of: an inspector with this scoring.
+        model: the fitted predictor.
+        held_out: prepared inputs, (n, C_i, H_i, W_i) each.
+        owners: (n,), the image each input is from.
+        images: what `owners` counts.
+        config: see `train`.
+        progress: see `train`.
+        cancel: see `train`.
+    """
+    parts = np.unique(owners)
+    scores: list[float] = []
+    for half, other in ((parts[::2], parts[1::2]), (parts[1::2], parts[::2])):
+        rows = np.flatnonzero(np.isin(owners, other))
+        scoring, _ = calibrate(model, [grid[rows] for grid in held_out], config)
+        inspector = inspector_of(scoring)
+        for index in half.tolist():
+            _check(cancel)
+            scores.append(inspector.inspect(images[index]).score)
+            progress("calibrate", len(scores), len(parts), math.nan)
+    return np.array(scores)
 
 
 def _check(cancel: Event) -> None:

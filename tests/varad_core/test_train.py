@@ -12,6 +12,7 @@ import torch
 from conftest import tiny_config
 from numpy.typing import NDArray
 
+from varad_core.augmentation import move
 from varad_core.config import PredictorConfig, TrainingConfig, VaradConfig, default_config
 from varad_core.data import ImageFiles, good_parts, images_hash, load_image
 from varad_core.train import Cancelled, split, train
@@ -45,6 +46,19 @@ def test_the_same_seed_gives_the_same_model() -> None:
     assert one.limits == two.limits
     other = train(_textures(10), replace(FLAT, training=replace(FLAT.training, seed=2)), name="a")
     assert other.limits != one.limits
+
+
+def test_varied_copies_train_and_calibrate_and_count_as_no_parts_of_their_own() -> None:
+    plain, varied = (
+        train(_textures(12), replace(FLAT, training=replace(FLAT.training, variants=variants)), name="a")
+        for variants in (0, 2)
+    )
+    assert (varied.provenance["good_parts"], varied.provenance["held_out_parts"]) == (12, 5)
+    assert varied.provenance["fitted_inputs"] == 3 * plain.provenance["fitted_inputs"] == 21
+    assert varied.limits.false_reject_bound == plain.limits.false_reject_bound
+    turned = move(_textures(1)[0], turn_deg=4.0)  # of a part that was trained on
+    above = [one.inspect(turned).score / one.limits.reject for one in (plain, varied)]
+    assert above[1] < above[0]
 
 
 def test_paper_preset_trains_and_scores() -> None:
