@@ -17,6 +17,7 @@ BENCHMARKS = {
     "line": "the demo line: accuracy, latency, account",
     "limits": "whether reject limits keep their bound",
     "accuracy": "VarAD, PatchCore and PaDiM on labelled sets",
+    "robustness": "verdicts under other light, pose, focus and noise",
 }
 
 
