@@ -50,7 +50,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    from varad_core.config import AlignmentName, Preset, TokenizerName
+    from varad_core.config import AlignmentName, FramingName, Preset, TokenizerName
 
     parser.add_argument("--preset", choices=get_args(Preset), default="station")
     parser.add_argument("--tokenizer", choices=get_args(TokenizerName), default="embedded")
@@ -58,8 +58,23 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, metavar="FILE", help="the tokenizer's weights; default: download them"
     )
     parser.add_argument(
-        "--image-size", type=int, default=256, metavar="PX", help="working size (default: 256)"
-    )
+        "--image-size", type=int, default=256, metavar="PX",
+        help="side of the square, or of a tile, that the tokenizer sees (default: 256)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--framing", choices=get_args(FramingName), default="square",
+        help="square: the whole picture, squeezed into one square (default); tiles: at its own aspect ratio, "
+        "covered with overlapping squares",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resolutions", type=int, nargs="+", default=[], metavar="PX",
+        help="with --framing tiles: length the picture's shorter side is brought to; several are fused "
+        "(default: --image-size)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overlap", type=float, metavar="SHARE",
+        help="with --framing tiles: share of a tile that its neighbour sees as well (default: 0.375)",
+    )  # fmt: skip
     parser.add_argument("--alignment", choices=get_args(AlignmentName), default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help=PRESET_STEPS_HELP)
@@ -92,6 +107,7 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
         config = default_config(
             arguments.preset, arguments.tokenizer, arguments.image_size, arguments.alignment, arguments.seed
         )
+        config = _framed(config, arguments)
         training = replace(config.training, variants=arguments.variants)
         if arguments.minutes is not None:
             training = replace(training, steps=arguments.steps or 0, minutes=arguments.minutes)
@@ -104,6 +120,17 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
         return replace(config, training=training)
     except ValueError as error:
         raise DataError(f"arguments: {error}") from error
+
+
+def _framed(config: "VaradConfig", arguments: argparse.Namespace) -> "VaradConfig":
+    """The configuration with its framing; raises ValueError where the arguments do not fit together."""
+    resolutions_px, overlap = tuple(arguments.resolutions), arguments.overlap
+    if arguments.framing == "square":
+        if resolutions_px or overlap is not None:
+            raise ValueError("--resolutions and --overlap are for --framing tiles; add it, or leave them out")
+        return config
+    config = replace(config, framing=arguments.framing, resolutions_px=resolutions_px)
+    return config if overlap is None else replace(config, tile_overlap=overlap)
 
 
 def run_train(arguments: argparse.Namespace) -> int:

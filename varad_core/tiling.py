@@ -30,8 +30,8 @@ TILES_AT_ONCE = 4
 def cover(length: int, tile: int, overlap: float, step: int) -> list[int]:
     """Where tiles start that cover a line from 0 to `length`, evenly spread, at multiples of `step`.
 
-    Neighbours share at least about `overlap` of a tile. Where the line is shorter than a tile, the one tile
-    sticks out on both sides.
+    Neighbours share at least `overlap` of a tile (at most all of it but a step). Where the line is shorter
+    than a tile, the one tile sticks out on both sides.
 
     Args:
         length: of the line; a multiple of `step`, as is `tile`.
@@ -42,7 +42,9 @@ def cover(length: int, tile: int, overlap: float, step: int) -> list[int]:
     spare = (length - tile) // step
     if spare <= 0:
         return [spare // 2 * step]
-    count = 1 + math.ceil(spare * step / (tile * (1 - overlap)))
+    # In whole steps: starts are rounded to steps, and a stride of 4.5 of them would often become one of 5.
+    stride = max(1, math.floor(tile * (1 - overlap) / step + 1e-9))
+    count = 1 + math.ceil(spare / stride)
     return [round(start) * step for start in np.linspace(0, spare, count).tolist()]
 
 
@@ -80,12 +82,17 @@ class TileGrid:
         tile_maps = chain.from_iterable(maps)
         first = next(tile_maps)
         cells = len(first)
+
+        def cell(at_px: int) -> int:
+            # Halves always upwards: halves to even would leave the last cell of some pictures uncovered.
+            return (2 * at_px * cells + self.tile_px) // (2 * self.tile_px)
+
         hann = torch.hann_window(cells + 2, periodic=False, device=first.device)[1:-1]
         window = hann[:, None] * hann
-        height, width = (max(1, round(length * cells / self.tile_px)) for length in self.shape)
+        height, width = (max(1, cell(length)) for length in self.shape)
         blended, weights = first.new_zeros(height, width), first.new_zeros(height, width)
         for corner, tile_map in zip(self.corners, chain([first], tile_maps), strict=True):
-            row, column = (round(at * cells / self.tile_px) for at in corner)
+            row, column = (cell(at_px) for at_px in corner)
             seen = slice(max(0, -row), height - row), slice(max(0, -column), width - column)
             place = slice(max(0, row), row + cells), slice(max(0, column), column + cells)
             blended[place] += (tile_map * window)[seen]
@@ -146,6 +153,11 @@ class Framing:
         """The tiles of a picture of this height and width."""
         rows, columns = (cover(length, self.tile_px, self.overlap, self.step_px) for length in shape)
         return TileGrid(shape, self.tile_px, tuple((row, column) for row in rows for column in columns))
+
+    def input_cells(self, map_shape: Sequence[int], picture_shape: Sequence[int]) -> int:
+        """How many cells of a picture's map lie in one model input."""
+        share = (self.tile_px / picture_shape[0]) * (self.tile_px / picture_shape[1])
+        return round(map_shape[0] * map_shape[1] * min(1.0, share))
 
     def _whole_steps(self, length: float) -> int:
         return self.step_px * max(1, round(length / self.step_px))

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+import varad_core.train
 from drivers.buttons import RenderedPart
 from station.model_commands import add_parsers
 from varad_core.evaluate import Figures
@@ -81,6 +82,11 @@ def test_train_writes_a_bundle_that_the_station_loads(
         ({"--false-reject": "0.02"}, "needs 149 held-out good parts, 372 in all"),
         ({"--false-reject": "2"}, "false_reject_target must be between 0 and 1"),
         ({"--holdout": "0"}, "holdout_share must be between 0 and 1"),
+        ({"--resolutions": "256"}, "--resolutions and --overlap are for --framing tiles"),
+        ({"--overlap": "0.5"}, "--resolutions and --overlap are for --framing tiles"),
+        ({"--framing": "tiles", "--resolutions": "32"}, r"64 to 16384 each \(got 32\)"),
+        ({"--framing": "tiles", "--overlap": "0.9"}, r"tile_overlap must be 0.1 to 0.75 \(got 0.9\)"),
+        ({"--framing": "tiles", "--overlap": "nan"}, r"tile_overlap must be 0.1 to 0.75 \(got nan\)"),
     ],
 )
 def test_wrong_arguments_say_what_to_do_and_write_nothing(
@@ -101,6 +107,45 @@ def test_wrong_arguments_say_what_to_do_and_write_nothing(
         _run("train", *argv)
     assert "\n" not in str(error.value)
     assert list(out.iterdir()) == []
+
+
+def test_resolutions_of_one_length_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(VaradError, match="must differ from each other"):
+        _run("train", "--good", data / "train" / "good", "--recipe", "btn", "--out", tmp_path / "m", *SMALL,
+             "--keys", tmp_path, "--framing", "tiles", "--resolutions", 96, 96)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--framing", "round"), "--framing: invalid choice: 'round'"),
+        (("--framing", "tiles", "--resolutions"), "--resolutions: expected at least one argument"),
+        (("--framing", "tiles", "--resolutions", "256", "fine"), "--resolutions: invalid int value: 'fine'"),
+        (("--framing", "tiles", "--overlap", "half"), "--overlap: invalid float value: 'half'"),
+    ],
+)
+def test_what_is_no_number_or_no_framing_is_refused_at_once(
+    capsys: pytest.CaptureFixture[str], wrong: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        _run("evaluate", "set", *wrong)
+    assert exited.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_framing_asked_for_is_the_models(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(varad_core.train, "MAX_TILES", 40)
+    out, keys = tmp_path / "model.safetensors", tmp_path / "keys"
+    tiles = ("--framing", "tiles", "--resolutions", 96, 64, "--overlap", 0.5)
+    small = ("--image-size", 64, "--steps", 2, *tiles)
+    _run("train", "--good", data / "train" / "good", "--recipe", "btn", "--out", out, "--keys", keys, *small)
+    config = Inspector.load(out, trusted_keys=keys, device="cpu").config
+    assert (config.framing, config.resolutions_px, config.tile_overlap) == ("tiles", (96, 64), 0.5)
+    capsys.readouterr()
+    assert _run("evaluate", data, "--json", *small) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["image_auroc"] <= 1
 
 
 @pytest.mark.parametrize("preset", ["station", "paper"])
