@@ -21,6 +21,7 @@ from benchmarks.reporting import print_table
 from varad_core.config import PredictorConfig, ScoringConfig, VaradConfig
 from varad_core.limits import fit_limits, parts_needed
 from varad_core.model import create_model
+from varad_core.token_store import TokenStore
 from varad_core.train import calibrate, predict_all
 
 CONFIDENCE = 0.95
@@ -34,6 +35,7 @@ DISTRIBUTIONS = {
     "Student's t, 3": stats.t(3),
 }
 CHANNELS, SIDE = 6, 6  # of the synthetic tokens
+FITTED = 60  # parts
 DEMO = Path(__file__).resolve().parents[1] / "station" / "demo"
 DEMO_SEED = 70_031  # a line used for nothing else
 
@@ -118,10 +120,16 @@ def calibrated_line(line: int, held_out: int, fresh: int) -> tuple[float, float]
     model = create_model(config, [(CHANNELS, SIDE, SIDE)]).eval()
     for parameter in model.parameters():  # any predictor will do, if it looks at its neighbours
         parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    model.fit_tokens([draw(60)])
-    scoring, scores = calibrate(model, model.prepare([draw(held_out)]), config)
+    model.fit_tokens([draw(FITTED)])
+    with TokenStore() as store:
+        for part, count in enumerate((FITTED, held_out, fresh)):
+            store.append(model.prepare([draw(count)]), part)
+        fitted_rows, held_out_rows, fresh_rows = (
+            np.flatnonzero(np.array(store.owners) == k) for k in range(3)
+        )
+        scoring, scores = calibrate(model, store, fitted_rows, held_out_rows, config)
+        others = predict_all(model, store, fresh_rows, batch_size=250)
     limits = fit_limits(scores, None, CONFIDENCE, RECHECK_QUANTILE)
-    others = predict_all(model, model.prepare([draw(fresh)]), batch_size=250)
     above = scoring.scores(scoring.maps(others)).double() > limits.reject
     return limits.false_reject_bound, float(above.double().mean())
 

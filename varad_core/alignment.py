@@ -27,7 +27,9 @@ SEARCH_PX = 256  # the outline is searched at this size of the image's longer si
 MARGIN = 1.12  # the canonical square reaches this many radii from the centre
 RINGS, ANGLES = 32, 512
 LOWEST_HARMONIC, HIGHEST_HARMONIC = 3, 64  # below: lighting; above: grain
-MIN_INLIERS = 0.60  # share of the outline on the fitted circle for a disc to count as found
+MIN_INLIERS = (
+    0.45  # share of the outline on the fitted circle for a disc to count as found; a square has 0.15
+)
 AUTO_FOUND = 0.95  # share of training images in which a disc must be found for `auto` to take it
 AUTO_INLIERS = 0.80  # and the median share of their outline that lies on it
 MIN_PHASE_AGREEMENT = (

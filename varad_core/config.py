@@ -33,19 +33,25 @@ class PredictorConfig:
     """The autoregressive predictor.
 
     Attributes:
+        neighbourhood: side of the square of tokens that each token is the mean of before anything else, 1 =
+            itself (`station`; Roth et al., "PatchCore", CVPR 2022, section 3.1).
+        components: principal components of a hierarchy's tokens that are predicted and judged, at most; never
+            more than half of its channels (`station`).
         d_model: width of the hidden state (`paper`: unused, the tokens' own width).
         layers: scan layers (`paper`: always one per hierarchy).
         d_state: states N per channel of the recurrence.
         dt_rank: rank of the step-size projection.
-        directions: scan directions, 4 or 8.
+        directions: scan directions, 1, 4 or 8.
         lag_rows: M in rows: token l is predicted from tokens up to l - M (`paper`: see `scan.token_lag`).
         direction_loss: weight of each direction's own loss beside the fused one (`station`).
         detach_target: whether the adapter gets no gradient through the target (`paper`; the released code:
             no).
     """
 
-    d_model: int = 128
-    layers: int = 2
+    neighbourhood: int = 3
+    components: int = 128
+    d_model: int = 64
+    layers: int = 1
     d_state: int = 16
     dt_rank: int = 8
     directions: int = 4
@@ -54,9 +60,12 @@ class PredictorConfig:
     detach_target: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "layers", "d_state", "dt_rank", "lag_rows"):
+        for name in ("components", "d_model", "layers", "d_state", "dt_rank", "lag_rows"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1 (got {getattr(self, name)})")
-        _require(self.directions in (4, 8), f"directions must be 4 or 8 (got {self.directions})")
+        _require(
+            self.neighbourhood in (1, 3, 5), f"neighbourhood must be 1, 3 or 5 (got {self.neighbourhood})"
+        )
+        _require(self.directions in (1, 4, 8), f"directions must be 1, 4 or 8 (got {self.directions})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +88,7 @@ class TrainingConfig:
     """
 
     seed: int = 0
-    steps: int = 300
+    steps: int = 100
     minutes: float = 0.0
     batch_size: int = 8
     learning_rate: float = 2e-3
@@ -110,17 +119,20 @@ class ScoringConfig:
         clusters: conditional Gaussians, one per cluster of the predicted token.
         rank: directions kept per Gaussian in which it differs most from the common one.
         prior_weight: tokens' worth of belief in the common Gaussian when a cluster's is estimated.
+        smoothing: Gaussian sigma over the map, in tokens of the finest hierarchy.
         top_share: the image score is the mean of this share of the map, its highest values.
     """
 
     clusters: int = 32
     rank: int = 32
-    prior_weight: float = 300.0
+    prior_weight: float = 3000.0
+    smoothing: float = 1.2
     top_share: float = 0.01
 
     def __post_init__(self) -> None:
         _require(self.clusters >= 1 and self.rank >= 1, "clusters and rank must be at least 1")
         _require(self.prior_weight > 0, f"prior_weight must be positive (got {self.prior_weight})")
+        _require(0 < self.smoothing <= 8, f"smoothing must be in (0, 8] (got {self.smoothing})")
         _require(0 < self.top_share <= 1, f"top_share must be in (0, 1] (got {self.top_share})")
 
 
@@ -146,7 +158,7 @@ class VaradConfig:
     alignment: AlignmentName = "auto"
     framing: FramingName = "square"
     resolutions_px: tuple[int, ...] = ()
-    tile_overlap: float = 0.25
+    tile_overlap: float = 0.375
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
@@ -230,17 +242,18 @@ def default_config(
             predictor=PredictorConfig(layers=1, d_state=64, dt_rank=24),
             training=TrainingConfig(seed=seed, steps=500, batch_size=2, learning_rate=5e-4),
         )
-    # `embedded` has four times the tokens of the others at the same image size: a narrower predictor pays for
-    # them.
+    # Descriptors come pooled, have four times the tokens of the others at the same size, and thin defects.
     embedded = tokenizer == "embedded"
+    predictor = PredictorConfig(neighbourhood=1, d_state=8) if embedded else PredictorConfig()
+    scoring = ScoringConfig(top_share=0.003) if embedded else ScoringConfig()
+    if "vit" in tokenizer:
+        scoring = ScoringConfig(smoothing=0.6)  # one token is as wide as two of a ResNet's
     return VaradConfig(
         preset="station",
         tokenizer=tokenizer,
         image_size_px=fit_image_size(image_size_px, tokenizer),
         alignment=alignment,
-        predictor=PredictorConfig(d_model=64, layers=1, d_state=8) if embedded else PredictorConfig(),
-        training=TrainingConfig(seed=seed, steps=300, batch_size=4)
-        if embedded
-        else TrainingConfig(seed=seed),
-        scoring=ScoringConfig(top_share=0.003) if embedded else ScoringConfig(),
+        predictor=predictor,
+        training=TrainingConfig(seed=seed),
+        scoring=scoring,
     )

@@ -18,9 +18,10 @@ from torch import Tensor
 from varad_core.alignment import Alignment, load_alignment, map_to_image
 from varad_core.bundle import load_bundle, save_bundle
 from varad_core.config import VaradConfig
+from varad_core.cuda_graph import CudaGraph
 from varad_core.model import StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, GaussianScoring, Scoring
-from varad_core.tiling import Framing, fuse
+from varad_core.tiling import TILES_AT_ONCE, Framing, fuse
 from varad_core.tokenizer import (
     Tokenizer,
     create_tokenizer,
@@ -83,6 +84,7 @@ class Inspector:
         self.model_id = ""
         self.input_size_px = config.image_size_px
         self.framing = Framing(config)
+        self._graph: CudaGraph | None = None  # made when the first picture comes
 
     @classmethod
     def load(
@@ -121,7 +123,7 @@ class Inspector:
             scoring: Scoring = CosineScoring(config.image_size_px)
             if isinstance(model, StationVarAD):
                 statistics = _under(bundle.tensors, "scoring.")
-                scoring = GaussianScoring(config.scoring.top_share, statistics).to(torch.device(device))
+                scoring = GaussianScoring(config.scoring, statistics).to(torch.device(device))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BundleError(
                 f"bundle {path}: its contents do not fit together "
@@ -197,7 +199,8 @@ class Inspector:
             ]
         )
         begun_ns = time.perf_counter_ns()
-        score = float(self.scoring.scores(canonical_map[None])[0])
+        input_cells = self.framing.input_cells(canonical_map.shape, aligned.image_rgb.shape)
+        score = float(self.scoring.scores(canonical_map[None], input_cells)[0])
         shape = image_rgb.shape[0], image_rgb.shape[1]
         canonical = canonical_map.float().cpu().numpy()
         anomaly_map = map_to_image(canonical, aligned, shape, map_shape(aligned.image_rgb, shape))
@@ -205,9 +208,19 @@ class Inspector:
         return AnomalyResult(score, anomaly_map, stages_ms)
 
     def _tile_maps(self, tiles_rgb: ImageRgb, stages_ms: dict[str, float]) -> Tensor:
-        """Model inputs (B, S, S, 3) -> their maps (B, m, m); adds what each stage took."""
+        """Model inputs (B, S, S, 3) -> their maps (B, m, m); adds what each stage took.
+
+        On CUDA the stages are one launch, whose time is the next wait's.
+        """
+        if self.device.type == "cuda":
+            count = len(tiles_rgb)
+            if self.framing.sides_px and count < TILES_AT_ONCE:  # one graph serves the last batch, too
+                tiles_rgb = np.concatenate([tiles_rgb, np.repeat(tiles_rgb[-1:], TILES_AT_ONCE - count, axis=0)])
+            if self._graph is None:
+                self._graph = CudaGraph(self._forward, tiles_rgb.shape, self.device)
+            return self._graph(tiles_rgb)[:count]
         times = [time.perf_counter_ns()]
-        hierarchies = self.tokenizer(to_tensor(tiles_rgb).to(self.device))
+        hierarchies = self.tokenizer(to_tensor(tiles_rgb))
         times.append(time.perf_counter_ns())
         predictions = self.model.predict(self.model.prepare(hierarchies))
         times.append(time.perf_counter_ns())
@@ -216,6 +229,15 @@ class Inspector:
         for index, stage in enumerate(("tokenize", "predict", "score")):
             stages_ms[stage] += (times[index + 1] - times[index]) / 1e6
         return maps
+
+    def _forward(self, tiles_rgb: Tensor) -> Tensor:
+        """The same on a GPU: the tokenizer in bfloat16, recurrence, prediction and scoring in float32."""
+        images = tiles_rgb.permute(0, 3, 1, 2).float() / 255
+        with torch.autocast(self.device.type, torch.bfloat16):
+            hierarchies = self.tokenizer(images)
+        return self.scoring.maps(
+            self.model.predict(self.model.prepare([grid.float() for grid in hierarchies]))
+        )
 
 
 def map_shape(canonical_rgb: ImageRgb, image_shape: tuple[int, int]) -> tuple[int, int]:

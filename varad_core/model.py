@@ -14,6 +14,7 @@ directions are merged only after the last. So token l reaches its own prediction
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -176,7 +177,7 @@ class PaperVarAD(nn.Module):
 
 
 def pack_hierarchies(hierarchies: Sequence[Tensor]) -> Tensor:
-    """One grid out of several: finer ones are folded (2x2 fine tokens to one place), coarser ones repeated.
+    """One grid out of several: finer ones are folded, 2x2 fine tokens to one place of the coarsest.
 
     Args:
         hierarchies: (B, C_i, H_i, W_i), fine to coarse; sizes differ by whole factors.
@@ -188,6 +189,25 @@ def pack_hierarchies(hierarchies: Sequence[Tensor]) -> Tensor:
     return torch.cat([F.pixel_unshuffle(grid, grid.shape[2] // height) for grid in hierarchies], dim=1)
 
 
+def unpack_hierarchies(packed: Tensor, shapes: Sequence[GridShape]) -> Tensor:
+    """Packed tokens as one grid as fine as the finest hierarchy, where coarser tokens are repeated.
+
+    Args:
+        packed: (B, C, H, W), see `pack_hierarchies`.
+        shapes: of the hierarchies that were packed.
+
+    Returns:
+        (B, sum of C_i, H_0, W_0).
+    """
+    height, finest = shapes[-1][1], shapes[0][1]
+    folds = [rows // height for _, rows, _ in shapes]
+    folded = packed.split([C * fold**2 for (C, _, _), fold in zip(shapes, folds, strict=True)], dim=1)
+    grids = [F.pixel_shuffle(grid, fold) for grid, fold in zip(folded, folds, strict=True)]
+    return torch.cat(
+        [F.interpolate(grid, scale_factor=finest // grid.shape[2], mode="nearest") for grid in grids], dim=1
+    )
+
+
 def packed_shape(shapes: Sequence[GridShape]) -> GridShape:
     """The shape `pack_hierarchies` gives, without the batch."""
     _, H, W = shapes[-1]
@@ -195,12 +215,16 @@ def packed_shape(shapes: Sequence[GridShape]) -> GridShape:
 
 
 class Whitening(nn.Module):
-    """Fixed linear map to tokens of zero mean and unit covariance, fitted once on the training tokens."""
+    """Fixed linear map to the tokens' first principal components, each of unit variance.
 
-    def __init__(self, channels: int) -> None:
+    Fitted once on the training tokens. The components left out are mostly noise: brought to unit variance as
+    well, they would drown the others.
+    """
+
+    def __init__(self, channels: int, components: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("matrix", torch.eye(channels))
+        self.register_buffer("matrix", torch.eye(channels, components))
 
     @torch.no_grad()
     def fit(self, tokens: Tensor, floor: float = 1e-3) -> None:
@@ -210,11 +234,12 @@ class Whitening(nn.Module):
         covariance = (centred.t() @ centred).double() / max(1, len(tokens) - 1)
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp_min(floor * float(values.mean()) + 1e-12)
+        matrix = self.get_buffer("matrix")
         self.get_buffer("mean").copy_(mean)
-        self.get_buffer("matrix").copy_((vectors * values.rsqrt()).to(tokens.dtype))
+        matrix.copy_((vectors * values.rsqrt())[:, -matrix.shape[1] :])  # eigh sorts from the weakest
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
+        """(..., C) -> (..., components)."""
         return (tokens - self.get_buffer("mean")) @ self.get_buffer("matrix")
 
 
@@ -258,10 +283,12 @@ def place_means(tokens: Tensor) -> Tensor:
 
 
 class StationVarAD(nn.Module):
-    """The measured recipe: packed and whitened tokens, one deep scan per direction, one head that sees all of
-    them.
+    """The measured recipe: hierarchies whitened and packed into one grid, one scan per direction, one head
+    that sees all of them.
 
     The target is fixed (whitened tokens), so nothing can collapse and the mean squared error is a likelihood.
+    Packed tokens keep the sequences short; predictions are unpacked again, so that every token of the finest
+    hierarchy is judged by itself.
     """
 
     def __init__(
@@ -269,14 +296,19 @@ class StationVarAD(nn.Module):
     ) -> None:
         super().__init__()
         self.unit_length = unit_length
-        channels, self.height, self.width = packed_shape(shapes)
+        self.neighbourhood = config.neighbourhood
+        kept = [min(config.components, max(1, C // 2)) for C, _, _ in shapes]  # the weaker half is noise
+        self.shapes = [(count, H, W) for count, (_, H, W) in zip(kept, shapes, strict=True)]
+        channels, self.height, self.width = packed_shape(self.shapes)
         K, d_model = config.directions, config.d_model
         orders = scan_orders(self.height, self.width, K)
         self.lags = direction_lags(self.height, self.width, K, config.lag_rows)
         self.direction_loss = config.direction_loss
         self.register_buffer("orders", orders, persistent=False)
         self.register_buffer("inverses", inverse_orders(orders), persistent=False)
-        self.whitening = Whitening(channels)
+        self.whitenings = nn.ModuleList(
+            Whitening(C, count) for (C, _, _), count in zip(shapes, kept, strict=True)
+        )
         self.register_buffer("place", torch.zeros(self.height * self.width, channels))
         self.embed = nn.Linear(channels, d_model)
         self.begin = nn.Parameter(torch.zeros(K, 1, d_model))
@@ -289,23 +321,36 @@ class StationVarAD(nn.Module):
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(K * d_model, 2 * d_model), nn.GELU(), last)
 
-    def pack(self, hierarchies: Sequence[Tensor]) -> Tensor:
-        """(B, C_i, H_i, W_i) -> (B, L, C); each hierarchy's tokens to unit length first, if so asked."""
+    def describe(self, hierarchies: Sequence[Tensor]) -> list[Tensor]:
+        """Each hierarchy's tokens as they are whitened: (B, C_i, H_i, W_i) -> (B, L_i, C_i)."""
+        reach = self.neighbourhood // 2
+        if reach:
+            hierarchies = [
+                F.avg_pool2d(grid, self.neighbourhood, 1, reach, count_include_pad=False)
+                for grid in hierarchies
+            ]
         if self.unit_length:
             hierarchies = [F.normalize(grid, dim=1) for grid in hierarchies]
-        return to_sequence(pack_hierarchies(hierarchies))
+        return [to_sequence(grid) for grid in hierarchies]
 
     @torch.no_grad()
     def fit_tokens(self, hierarchies: Sequence[Tensor]) -> None:
         """Fit the whitening and the places' means on the training tokens (B, C_i, H_i, W_i)."""
-        packed = self.pack(hierarchies)
-        self.whitening.fit(packed.flatten(0, 1))
-        self.get_buffer("place").copy_(place_means(self.whitening(packed)))
+        for whitening, tokens in zip(self.whitenings, self.describe(hierarchies), strict=True):
+            cast(Whitening, whitening).fit(tokens.flatten(0, 1))
+        (grid,) = self.prepare(hierarchies)
+        self.get_buffer("place").copy_(place_means(to_sequence(grid)))
 
     @torch.no_grad()
     def prepare(self, hierarchies: Sequence[Tensor]) -> list[Tensor]:
-        """What training caches: one whitened grid (B, C, H, W)."""
-        return [to_grid(self.whitening(self.pack(hierarchies)), self.height, self.width)]
+        """What training caches: one packed grid of whitened tokens (B, C, H, W)."""
+        whitened = [
+            to_grid(whitening(tokens), H, W)
+            for whitening, tokens, (_, H, W) in zip(
+                self.whitenings, self.describe(hierarchies), self.shapes, strict=True
+            )
+        ]
+        return [pack_hierarchies(whitened)]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """What each direction knows before token l is seen: (B, L, C) -> (B, K, L, d_model), row-major."""
@@ -324,10 +369,10 @@ class StationVarAD(nn.Module):
         return self.get_buffer("place") + fused
 
     def predict(self, prepared: Sequence[Tensor]) -> list[Prediction]:
-        """Predicted and whitened tokens."""
+        """Predicted and whitened tokens, (B, C, H, W) on the finest hierarchy's grid."""
         (grid,) = prepared
-        predicted = self.fuse(self.hidden(to_sequence(grid)))
-        return [(to_grid(predicted, self.height, self.width), grid)]
+        predicted = to_grid(self.fuse(self.hidden(to_sequence(grid))), self.height, self.width)
+        return [(unpack_hierarchies(predicted, self.shapes), unpack_hierarchies(grid, self.shapes))]
 
     def loss(self, prepared: Sequence[Tensor]) -> Tensor:
         """Mean squared error of the fused prediction, plus each direction's own to keep all of them awake."""

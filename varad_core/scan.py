@@ -6,26 +6,29 @@ H, W: rows and columns of the grid; L = H * W tokens; K directions.
 import torch
 from torch import Tensor
 
+DIRECTIONS = (1, 4, 8)
+
 
 def scan_orders(height: int, width: int, directions: int = 4) -> Tensor:
-    """Row-major, column-major and both reversed (the paper's four); eight adds the same four of the mirrored
-    grid.
+    """Row-major, column-major and both reversed (the paper's four).
+
+    One is row-major alone; eight adds the same four of the mirrored grid.
 
     Returns:
         int64 (K, L): entry (k, l) is the row-major index of the token that direction k visits in place l.
 
     Raises:
-        ValueError: `directions` is neither 4 nor 8.
+        ValueError: `directions` is none of 1, 4 and 8.
     """
-    if directions not in (4, 8):
-        raise ValueError(f"directions must be 4 or 8 (got {directions})")
+    if directions not in DIRECTIONS:
+        raise ValueError(f"directions must be 1, 4 or 8 (got {directions})")
     grid = torch.arange(height * width).view(height, width)
-    grids = [grid] if directions == 4 else [grid, grid.flip(1)]
+    grids = [grid, grid.flip(1)] if directions == 8 else [grid]
     orders = []
     for one in grids:
         rows, columns = one.reshape(-1), one.t().reshape(-1)
         orders += [rows, columns, rows.flip(0), columns.flip(0)]
-    return torch.stack(orders)
+    return torch.stack(orders[:directions])
 
 
 def inverse_orders(orders: Tensor) -> Tensor:
@@ -37,7 +40,7 @@ def direction_lags(height: int, width: int, directions: int, lag_rows: int) -> l
     """The lag M of each direction in tokens: `lag_rows` lines of its own grid, at most all but one line."""
     row_lag = width * max(1, min(lag_rows, height - 1))
     column_lag = height * max(1, min(lag_rows, width - 1))
-    return [row_lag, column_lag] * (directions // 2)
+    return ([row_lag, column_lag] * directions)[:directions]
 
 
 def token_lag(height: int, width: int, hierarchy: int) -> int:

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from varad_core.config import ScoringConfig
 from varad_core.model import Prediction
 
-SMOOTH_TOKENS = 0.6  # Gaussian sigma over the grid of distances
-UPSAMPLE = 2  # the map is finer than the grid by this factor
 PAPER_SIGMA_PX = 4.0
 PAPER_STEP_PX = 4  # the paper's map is kept at 1/4 of the image, its sigma likewise
 CLUSTER_SAMPLE = 20_000
+ALIKE = 10  # neighbouring tokens of one part resemble each other: so many tell as much as one by itself
+GAUSSIAN_SAMPLE = 60_000  # tokens of all parts together: enough for a few hundred channels
 POSITION_PRIOR = 8.0  # parts' worth of belief in the whole image's mean and spread at each position
 
 
@@ -33,8 +33,8 @@ class Scoring(Protocol):
         """Predictions of a batch -> (B, h, w), larger where less like a good part."""
         ...
 
-    def scores(self, maps: Tensor) -> Tensor:
-        """(B, h, w) -> (B,)."""
+    def scores(self, maps: Tensor, input_cells: int = 0) -> Tensor:
+        """(B, h, w) -> (B,). `input_cells`: of one model input's map, where a picture is made of several."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ class CosineScoring:
         ]
         return smooth(torch.stack(layers).mean(0), PAPER_SIGMA_PX / PAPER_STEP_PX)
 
-    def scores(self, maps: Tensor) -> Tensor:
+    def scores(self, maps: Tensor, input_cells: int = 0) -> Tensor:
         """The maximum."""
         return maps.flatten(1).amax(1)
 
@@ -83,16 +83,19 @@ class GaussianScoring:
     """Conditional Gaussians of the residual, one per cluster of the predicted token, then statistics per
     position.
 
-    In coordinates where the residuals of all tokens have unit covariance, each cluster keeps its mean and the
+    In coordinates where the residuals of all tokens have unit covariance, cluster k keeps its mean and the
     few directions in which its own (shrunken) covariance differs most from the common one:
 
-        d^2 = |r - mean|^2 + sum_j (1 / variance_j - 1) ((r - mean) . direction_j)^2
+        d^2 = |r - mean_k|^2 + sum_j (1 / variance_kj - 1) ((r - mean_k) . direction_kj)^2
+
+    Every cluster's directions are multiplied out and the token's own are picked: the same work for every
+    part, and on a GPU nothing that the CPU would have to wait for.
     """
 
     NAMES = ("whiten_mean", "whiten", "centres", "means", "directions", "gains", "location", "spread")
 
-    def __init__(self, top_share: float, tensors: Mapping[str, Tensor]) -> None:
-        self.top_share = top_share
+    def __init__(self, config: ScoringConfig, tensors: Mapping[str, Tensor]) -> None:
+        self.config = config
         self.values = {name: tensors[name].float() for name in self.NAMES}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -114,17 +117,13 @@ class GaussianScoring:
         v = self.values
         r = (r - v["whiten_mean"]) @ v["whiten"]
         nearest = (v["centres"].square().sum(1) - 2 * p @ v["centres"].t()).argmin(1)
-        r = r - v["means"][nearest]
-        squared = r.square().sum(1)
-        order = nearest.argsort()
-        counts = torch.bincount(nearest, minlength=len(v["centres"])).tolist()
-        start = 0
-        for cluster, count in enumerate(counts):
-            if count:
-                rows = order[start : start + count]
-                along = (r[rows] @ v["directions"][cluster].t()).square()
-                squared[rows] += along @ v["gains"][cluster]
-                start += count
+        K, rank, _ = v["directions"].shape
+        towards = (r @ v["means"].t()).gather(1, nearest[:, None])[:, 0]  # r . mean_k
+        squared = r.square().sum(1) - 2 * towards + v["means"].square().sum(1)[nearest]
+        along = (r @ v["directions"].flatten(0, 1).t()).view(-1, K, rank)
+        along = along.gather(1, nearest[:, None, None].expand(-1, 1, rank))[:, 0]
+        along = along - torch.einsum("krc,kc->kr", v["directions"], v["means"])[nearest]
+        squared = squared + (along.square() * v["gains"][nearest]).sum(1)
         return (squared.clamp_min(0) / C).sqrt().view(B, H, W)
 
     def maps(self, predictions: Sequence[Prediction]) -> Tensor:
@@ -132,59 +131,67 @@ class GaussianScoring:
         return self.standardise(self.distances(predictions))
 
     def standardise(self, distances: Tensor) -> Tensor:
-        """Distances (B, H, W) -> standard deviations above usual, smoothed and UPSAMPLE times finer."""
+        """Distances (B, H, W) -> standard deviations above usual, smoothed."""
         z = (distances - self.values["location"]) / self.values["spread"]
-        fine = F.interpolate(z[:, None], scale_factor=UPSAMPLE, mode="bilinear", align_corners=False)[:, 0]
-        return smooth(fine, SMOOTH_TOKENS * UPSAMPLE)
+        return smooth(z, self.config.smoothing)
 
-    def scores(self, maps: Tensor) -> Tensor:
-        """Mean of the highest `top_share` of the map."""
+    def scores(self, maps: Tensor, input_cells: int = 0) -> Tensor:
+        """Mean of the highest cells, `top_share` of one model input's: a defect in a long strip is not diluted."""
         flat = maps.flatten(1)
-        count = max(1, round(self.top_share * flat.shape[1]))
-        return flat.topk(count, dim=1).values.mean(1)
+        count = max(1, round(self.config.top_share * (input_cells or flat.shape[1])))
+        return flat.topk(min(count, flat.shape[1]), dim=1).values.mean(1)
 
 
 def fit_gaussian_scoring(
-    predicted: Tensor, target: Tensor, config: ScoringConfig, seed: int, folds: int = 5
+    predicted: Tensor, target: Tensor, held_out: Tensor, config: ScoringConfig, seed: int, folds: int = 5
 ) -> tuple[GaussianScoring, Tensor]:
-    """Fit on held-out good parts, and score each of them nearly as if it had not been there.
+    """Fit on good parts, and score each held-out one nearly as if it had not been there.
 
-    In each fold the Gaussians come from the other parts. The distances so found give the position statistics
-    (the parts' distances to Gaussians they shaped themselves would be too small) and, each fold standardised
-    by the others', the scores for the limits. So every held-out part counts twice.
-    The clusters' centres come from all of them, and the final scorer from more parts than a fold's: a bound
+    In each fold the Gaussians come from the parts the loop was fitted on and from the other held-out parts.
+    The distances so found give the position statistics (the parts' distances to Gaussians they shaped
+    themselves would be too small) and, each fold standardised by the others', the scores for the limits.
+    The clusters' centres come from all parts, and the final scorer from more parts than a fold's: a bound
     read from these scores is close to distribution-free, not exactly so.
 
     Args:
         predicted: (n, C, H, W).
         target: (n, C, H, W).
+        held_out: (n,) bool: parts that the predictor was not fitted on.
         config: clusters, rank, prior.
-        seed: of the clusters.
-        folds: at most n.
+        seed: of the clusters and of the tokens that are used.
+        folds: at most as many as there are held-out parts.
 
     Returns:
-        The scoring fitted on all parts, and the held-out scores (n,).
+        The scoring fitted on all parts, and the held-out scores.
     """
-    n, C = target.shape[:2]
-    p, r = _tokens(predicted), _tokens(target - predicted)  # (n, L, C)
-    centres = _cluster(p.reshape(-1, C), config, seed)
-    folds = min(folds, n)
-    fold_of = torch.arange(n) % folds
+    n, C, H, W = target.shape
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(n * H * W)[:GAUSSIAN_SAMPLE])
+    part = order // (H * W)  # of each token used
+    p, t = (_tokens(grids).reshape(-1, C)[order] for grids in (predicted, target))
+    centres = _cluster(p, config, seed)
+    rows = held_out.nonzero()[:, 0]
+    folds = min(folds, len(rows))
+    fold_of = torch.full((n,), -1)
+    fold_of[rows] = torch.arange(len(rows)) % folds
     blank = {"location": torch.zeros(()), "spread": torch.ones(())}
-    distances = torch.empty(n, *target.shape[2:])
+    distances = torch.empty(len(rows), H, W)
     for fold in range(folds):
-        inside = fold_of == fold
-        gaussians = _fit_gaussians(p[~inside].reshape(-1, C), r[~inside].reshape(-1, C), centres, config)
-        scoring = GaussianScoring(config.top_share, {**gaussians, **blank})
-        distances[inside] = scoring.distances([(predicted[inside], target[inside])])
+        others, inside = fold_of[part] != fold, fold_of[rows] == fold
+        gaussians = _fit_gaussians(p[others], (t - p)[others], centres, config)
+        scoring = GaussianScoring(config, {**gaussians, **blank})
+        distances[inside] = torch.cat(
+            [scoring.distances([(predicted[i : i + 1], target[i : i + 1])]) for i in rows[inside].tolist()]
+        )
 
-    gaussians = _fit_gaussians(p.reshape(-1, C), r.reshape(-1, C), centres, config)
-    scores = torch.empty(n)
+    gaussians = _fit_gaussians(p, t - p, centres, config)
+    scores = torch.empty(len(rows))
     for fold in range(folds):
-        inside = fold_of == fold
-        scoring = GaussianScoring(config.top_share, {**gaussians, **fit_positions(distances[~inside])})
+        inside = fold_of[rows] == fold
+        scoring = GaussianScoring(
+            config, {**gaussians, **fit_positions(distances[~inside], config.smoothing)}
+        )
         scores[inside] = scoring.scores(scoring.standardise(distances[inside]))
-    return GaussianScoring(config.top_share, {**gaussians, **fit_positions(distances)}), scores
+    return GaussianScoring(config, {**gaussians, **fit_positions(distances, config.smoothing)}), scores
 
 
 def _tokens(grids: Tensor) -> Tensor:
@@ -208,7 +215,7 @@ def _fit_gaussians(p: Tensor, r: Tensor, centres: Tensor, config: ScoringConfig)
     whiten_mean = r.mean(0)
     centred = r - whiten_mean
     covariance = (centred.t() @ centred).double() / max(1, m - 1)
-    shrink = C / (C + m)  # towards a sphere, the more so the fewer tokens there are
+    shrink = C / (C + m / ALIKE)  # towards a sphere, the more so the fewer tokens there are
     covariance = (1 - shrink) * covariance + shrink * covariance.diagonal().mean() * torch.eye(C)
     values, vectors = torch.linalg.eigh(covariance)
     whiten = (vectors * values.clamp_min(1e-3 * float(values.mean()) + 1e-12).rsqrt()).half().float()
@@ -237,7 +244,7 @@ def _fit_gaussians(p: Tensor, r: Tensor, centres: Tensor, config: ScoringConfig)
     }  # fmt: skip
 
 
-def fit_positions(distances: Tensor) -> dict[str, Tensor]:
+def fit_positions(distances: Tensor, smoothing: float) -> dict[str, Tensor]:
     """Mean and spread of good distances: per position where that predicts other good parts better, else one
     for all.
 
@@ -248,11 +255,11 @@ def fit_positions(distances: Tensor) -> dict[str, Tensor]:
     even, odd = distances[::2], distances[1::2]
     if len(distances) >= 8:
         gain = sum(
-            _log_likelihood(test, *_by_position(fit)) - _log_likelihood(test, *_overall(fit))
+            _log_likelihood(test, *_by_position(fit, smoothing)) - _log_likelihood(test, *_overall(fit))
             for fit, test in ((even, odd), (odd, even))
         )
         if gain > 0:
-            location, spread = _by_position(distances)
+            location, spread = _by_position(distances, smoothing)
             return {"location": location, "spread": spread}
     location, spread = _overall(distances)
     return {"location": location, "spread": spread}
@@ -262,13 +269,13 @@ def _overall(distances: Tensor) -> tuple[Tensor, Tensor]:
     return distances.mean(), distances.std().clamp_min(1e-6)
 
 
-def _by_position(distances: Tensor) -> tuple[Tensor, Tensor]:
+def _by_position(distances: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Shrunk towards the whole image's by POSITION_PRIOR parts; neighbours share."""
     mean, spread = _overall(distances)
     weight = len(distances) / (len(distances) + POSITION_PRIOR)
-    location = weight * smooth(distances.mean(0, keepdim=True), SMOOTH_TOKENS)[0] + (1 - weight) * mean
+    location = weight * smooth(distances.mean(0, keepdim=True), smoothing)[0] + (1 - weight) * mean
     variance = (distances - location).square().mean(0, keepdim=True)
-    variance = weight * smooth(variance, SMOOTH_TOKENS)[0] + (1 - weight) * spread**2
+    variance = weight * smooth(variance, smoothing)[0] + (1 - weight) * spread**2
     return location, variance.sqrt().clamp_min(1e-6)
 
 

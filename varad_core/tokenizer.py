@@ -79,6 +79,8 @@ class TimmTokenizer(nn.Module):
             _load_file(net, name, weights)
         self.resnet = resnet
         self.net = net.eval().requires_grad_(False)
+        if resnet:  # a third faster on CPUs
+            self.net.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         with torch.no_grad():
@@ -91,6 +93,7 @@ class TimmTokenizer(nn.Module):
         """(B, 3, S, S) in 0 to 1 -> hierarchies of (B, C_i, H_i, W_i)."""
         images = (images - self.get_buffer("mean")) / self.get_buffer("std")
         if self.resnet:
+            images = images.contiguous(memory_format=torch.channels_last)
             return list(self.net(images))[-len(RESNET_STAGES) :]
         return list(
             self.net.forward_intermediates(

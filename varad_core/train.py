@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from threading import Event
 
@@ -22,13 +23,16 @@ from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, Scoring, fit_gaussian_scoring
 from varad_core.tiling import Framing
+from varad_core.token_store import TokenStore
 from varad_core.tokenizer import Tokenizer, create_tokenizer, to_tensor
 from varad_core.types import DataError, Limits, VaradError
 
 ImageRgb = NDArray[np.uint8]
 Progress = Callable[[str, int, int, float], None]  # stage, done, total, loss (nan where there is none)
 ALIGNMENT_SAMPLE = 200
-MAX_TILES = 600  # drawn to fit the predictor, and as many to fit the scoring: their tokens are held in memory
+MAX_TILES = 300  # drawn to fit the predictor, and as many to fit the scoring
+WHITENING_SAMPLE = 100  # images and copies that the whitening is fitted on
+FITTED_SAMPLE = 100  # inputs of the loop that help to shape the Gaussians
 NO_LIMITS = Limits(0.0, 0.0, 1.0, 0.0)
 
 
@@ -77,40 +81,44 @@ def train(
     cancel = cancel or Event()
     settings = config.training
     torch.manual_seed(settings.seed)
-    fitted, held_out = split(len(images), settings)
-
+    n = len(images)
+    fitted, held_out = split(n, settings)
     tokenizer = create_tokenizer(config.tokenizer, config.image_size_px, weights).eval().to(device)
-    sample = [images[i] for i in fitted[:ALIGNMENT_SAMPLE]]
-    alignment = fit_alignment(config.alignment, sample)
-    framing = Framing(config)
-    copies = 1 + settings.variants
-    counts = np.ones(len(images), np.int64)  # inputs drawn from each image and each of its copies
-    if config.framing == "tiles":
-        counts[fitted], counts[held_out] = (
-            max(1, MAX_TILES // (copies * len(part))) for part in (fitted, held_out)
-        )
-    rng = np.random.default_rng(settings.seed)
-    varied, counts = Varied(images, settings.variants, settings.seed), np.tile(counts, copies)
-    tokens, owners = tokenize(varied, counts, framing, alignment, tokenizer, rng, device, progress, cancel)
-    owners %= len(images)
-    fitted_rows, held_out_rows = (np.flatnonzero(np.isin(owners, part)) for part in (fitted, held_out))
+    alignment = fit_alignment(config.alignment, [images[i] for i in fitted[:ALIGNMENT_SAMPLE]])
+    varied = Varied(images, settings.variants, settings.seed)
+    inputs = Inputs(varied, fitted, n, Framing(config), alignment, tokenizer, settings.seed, device)
+
+    sample = (
+        np.random.default_rng(settings.seed)
+        .permutation([i for i in range(len(varied)) if i % n in fitted])
+        .tolist()
+    )
+    tokens = [
+        torch.cat(grids)
+        for grids in zip(*chain.from_iterable(map(inputs.tokens, sample[:WHITENING_SAMPLE])), strict=True)
+    ]
     shapes: list[GridShape] = [(grid.shape[1], grid.shape[2], grid.shape[3]) for grid in tokens]
     model = create_model(config, shapes).to(device)
-    model.fit_tokens([grid[fitted_rows] for grid in tokens])
-    prepared = model.prepare(tokens)
-    del tokens  # hundreds of megabytes, and `prepared` has all that is needed of them
+    model.fit_tokens(tokens)
+    del tokens  # hundreds of megabytes
+    with TokenStore() as store:
+        for index in range(len(varied)):
+            _check(cancel)
+            for hierarchies in inputs.tokens(index):
+                store.append(model.prepare(hierarchies), index % n)
+            progress("tokenize", index + 1, len(varied), math.nan)
+        owners = np.array(store.owners)
+        fitted_rows, held_out_rows = (np.flatnonzero(np.isin(owners, part)) for part in (fitted, held_out))
+        final_loss = fit_model(model, store, fitted_rows, settings, progress, cancel)
+        scoring, scores = calibrate(model, store, fitted_rows, held_out_rows, config)
+        if config.framing == "tiles" or settings.variants:
 
-    final_loss = fit_model(model, [grid[fitted_rows] for grid in prepared], settings, progress, cancel)
-    prepared = [grid[held_out_rows] for grid in prepared]
-    scoring, scores = calibrate(model, prepared, config)
-    if config.framing == "tiles" or settings.variants:
+            def inspector_of(scoring: Scoring) -> Inspector:
+                return Inspector(config, alignment, tokenizer, model, scoring, NO_LIMITS, {}, device)
 
-        def inspector_of(scoring: Scoring) -> Inspector:
-            return Inspector(config, alignment, tokenizer, model, scoring, NO_LIMITS, {}, device)
-
-        scores = score_whole(
-            inspector_of, model, prepared, owners[held_out_rows], images, config, progress, cancel
-        )
+            scores = score_whole(
+                inspector_of, model, store, fitted_rows, held_out_rows, images, config, progress, cancel
+            )
     if not np.isfinite(scores).all():
         raise DataError(
             f"training: {name}'s pictures are too much alike to calibrate on (scores that are not finite); "
@@ -121,7 +129,7 @@ def train(
         "name": name,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "training_sha256": images_hash(images),
-        "good_parts": len(images),
+        "good_parts": n,
         "fitted_parts": len(fitted),
         "held_out_parts": len(held_out),
         "fitted_inputs": len(fitted_rows),
@@ -141,39 +149,49 @@ def split(n: int, settings: TrainingConfig) -> tuple[list[int], list[int]]:
     return sorted(order[held_out:]), sorted(order[:held_out])
 
 
-@torch.no_grad()
-def tokenize(
-    images: Sequence[ImageRgb],
-    counts: NDArray[np.int64],
-    framing: Framing,
-    alignment: Alignment,
-    tokenizer: Tokenizer,
-    rng: np.random.Generator,
-    device: str,
-    progress: Progress,
-    cancel: Event,
-) -> tuple[list[Tensor], NDArray[np.int64]]:
-    """The hierarchies of `counts[i]` inputs of image i, once: the tokenizer is frozen.
+class Inputs:
+    """What is trained on: images and their varied copies, as tiles, as tokens. Every pass gives the same."""
 
-    Returns:
-        A list of (n, C_i, H_i, W_i), and the image that each of the n is from.
-    """
-    hierarchies: list[list[Tensor]] = []
-    owners: list[int] = []
-    for index, image_rgb in enumerate(images):
-        _check(cancel)
-        aligned = framing.align(alignment, image_rgb)
-        for tiles_rgb in framing.samples(aligned.image_rgb, int(counts[index]), rng):
-            hierarchies.append(tokenizer(to_tensor(tiles_rgb).to(device)))
-            owners += [index] * len(tiles_rgb)
-        progress("tokenize", index + 1, len(images), math.nan)
-    return [torch.cat(grids) for grids in zip(*hierarchies, strict=True)], np.array(owners)
+    def __init__(
+        self,
+        varied: Varied,
+        fitted: Sequence[int],
+        images: int,
+        framing: Framing,
+        alignment: Alignment,
+        tokenizer: Tokenizer,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.varied = varied
+        self.framing = framing
+        self.alignment = alignment
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self.device = device
+        copies = len(varied) // images
+        sides = len(fitted), images - len(fitted)
+        self.tiles_each = [max(1, MAX_TILES // (copies * sides[i not in fitted])) for i in range(images)]
+
+    @torch.no_grad()
+    def tokens(self, index: int) -> Iterator[list[Tensor]]:
+        """The hierarchies (B, C_i, H_i, W_i) of image or copy `index`, some tiles at a time."""
+        rng = np.random.default_rng([self.seed, index])
+        aligned = self.framing.align(self.alignment, self.varied[index])
+        count = self.tiles_each[index % len(self.tiles_each)]
+        for tiles_rgb in self.framing.samples(aligned.image_rgb, count, rng):
+            yield self.tokenizer(to_tensor(tiles_rgb).to(self.device))
 
 
 def fit_model(
-    model: VarAD, prepared: Sequence[Tensor], settings: TrainingConfig, progress: Progress, cancel: Event
+    model: VarAD,
+    store: TokenStore,
+    rows: NDArray[np.int64],
+    settings: TrainingConfig,
+    progress: Progress,
+    cancel: Event,
 ) -> float:
-    """The loop. Returns the mean loss of its last tenth.
+    """The loop, over these rows of the store. Returns the mean loss of its last tenth.
 
     AdamW with a one-cycle rate; with `minutes` the cycle follows the clock, so a slow machine trains less,
     not wrongly.
@@ -183,7 +201,8 @@ def fit_model(
         model.parameters(), lr=settings.learning_rate, betas=betas, weight_decay=0.01
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    n, batch_size = len(prepared[0]), min(settings.batch_size, len(prepared[0]))
+    device = next(model.parameters()).device
+    n, batch_size = len(rows), min(settings.batch_size, len(rows))
     losses: list[float] = []
     queue: list[int] = []
     begun = time.monotonic()
@@ -198,7 +217,7 @@ def fit_model(
             group["lr"] = (
                 settings.learning_rate * min(1.0, 20 * done + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
             )
-        loss = model.loss([grid[batch] for grid in prepared])
+        loss = model.loss([grid.to(device) for grid in store.rows(rows[batch])])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -214,11 +233,14 @@ def fit_model(
 
 
 @torch.no_grad()
-def predict_all(model: VarAD, prepared: Sequence[Tensor], batch_size: int = 8) -> list[Prediction]:
-    """Predictions of every image, joined per hierarchy."""
+def predict_all(
+    model: VarAD, store: TokenStore, rows: NDArray[np.int64], batch_size: int = 8
+) -> list[Prediction]:
+    """Predictions of these rows, joined per hierarchy."""
+    device = next(model.parameters()).device
     parts = [
-        model.predict([grid[start : start + batch_size] for grid in prepared])
-        for start in range(0, len(prepared[0]), batch_size)
+        model.predict([grid.to(device) for grid in store.rows(rows[start : start + batch_size])])
+        for start in range(0, len(rows), batch_size)
     ]
     return [
         (torch.cat([p[i][0] for p in parts]).cpu(), torch.cat([p[i][1] for p in parts]).cpu())
@@ -228,23 +250,36 @@ def predict_all(model: VarAD, prepared: Sequence[Tensor], batch_size: int = 8) -
 
 @torch.no_grad()
 def calibrate(
-    model: VarAD, held_out: Sequence[Tensor], config: VaradConfig
+    model: VarAD,
+    store: TokenStore,
+    fitted: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    config: VaradConfig,
 ) -> tuple[Scoring, NDArray[np.float64]]:
-    """The scoring, and the scores of the held-out parts for the limits."""
-    predictions = predict_all(model, held_out)
-    if isinstance(model, StationVarAD):
-        ((predicted, target),) = predictions
-        gaussian, scores = fit_gaussian_scoring(predicted, target, config.scoring, config.training.seed)
-        return gaussian, scores.double().numpy()
-    cosine = CosineScoring(config.image_size_px)
-    return cosine, cosine.scores(cosine.maps(predictions)).double().numpy()
+    """The scoring, and the scores of the held-out rows for the limits.
+
+    The residuals of fitted parts are somewhat smaller than those of held-out ones, but there are more of
+    them: at most FITTED_SAMPLE help to shape the Gaussians. Whatever has to be true of new parts, statistics
+    per position and limits, comes from held-out parts alone.
+    """
+    if not isinstance(model, StationVarAD):
+        cosine = CosineScoring(config.image_size_px)
+        return cosine, cosine.scores(cosine.maps(predict_all(model, store, held_out))).double().numpy()
+    fitted = np.random.default_rng(config.training.seed).permutation(fitted)[:FITTED_SAMPLE]
+    ((predicted, target),) = predict_all(model, store, np.concatenate([held_out, fitted]))
+    is_held_out = torch.arange(len(predicted)) < len(held_out)
+    gaussian, scores = fit_gaussian_scoring(
+        predicted, target, is_held_out, config.scoring, config.training.seed
+    )
+    return gaussian, scores.double().numpy()
 
 
 def score_whole(
     inspector_of: Callable[[Scoring], Inspector],
     model: VarAD,
-    held_out: Sequence[Tensor],
-    owners: NDArray[np.int64],
+    store: TokenStore,
+    fitted: NDArray[np.int64],
+    held_out: NDArray[np.int64],
     images: Sequence[ImageRgb],
     config: VaradConfig,
     progress: Progress,
@@ -252,24 +287,25 @@ def score_whole(
 ) -> NDArray[np.float64]:
     """Scores of the held-out images for the limits, each inspected whole, as in production.
 
-    The scoring of one half of the images is fitted on the inputs of the other: tiles of one image overlap,
-    and its varied copies resemble each other, so it is images that are kept apart.
+    The scoring of one half of the images is fitted without the inputs of that half: tiles of one image
+    overlap, and its varied copies resemble each other, so it is images that are kept apart.
 
     Args:
         inspector_of: an inspector with this scoring.
         model: the fitted predictor.
-        held_out: prepared inputs, (n, C_i, H_i, W_i) each.
-        owners: (n,), the image each input is from.
-        images: what `owners` counts.
+        store: see `calibrate`.
+        fitted: rows, see `calibrate`.
+        held_out: rows, see `calibrate`.
+        images: what the store's owners count.
         config: see `train`.
         progress: see `train`.
         cancel: see `train`.
     """
+    owners = np.array(store.owners)[held_out]
     parts = np.unique(owners)
     scores: list[float] = []
-    for half, other in ((parts[::2], parts[1::2]), (parts[1::2], parts[::2])):
-        rows = np.flatnonzero(np.isin(owners, other))
-        scoring, _ = calibrate(model, [grid[rows] for grid in held_out], config)
+    for half in (parts[::2], parts[1::2]):
+        scoring, _ = calibrate(model, store, fitted, held_out[~np.isin(owners, half)], config)
         inspector = inspector_of(scoring)
         for index in half.tolist():
             _check(cancel)

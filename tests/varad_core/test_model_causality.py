@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from varad_core.config import PredictorConfig
-from varad_core.model import PaperVarAD, StationVarAD, pack_hierarchies, packed_shape, place_means
+from varad_core.model import (
+    PaperVarAD,
+    StationVarAD,
+    pack_hierarchies,
+    packed_shape,
+    place_means,
+    unpack_hierarchies,
+)
 
 CONFIG = PredictorConfig(d_model=8, layers=2, d_state=4, dt_rank=2)
 SHAPES = [(5, 6, 8), (3, 3, 4)]
@@ -37,7 +44,7 @@ def _moves(model: StationVarAD | PaperVarAD) -> tuple[list[float], list[float]]:
 def test_station_predicts_a_token_without_seeing_it(directions: int) -> None:
     torch.manual_seed(0)
     config = PredictorConfig(d_model=8, layers=2, d_state=4, dt_rank=2, directions=directions)
-    own, most = _moves(StationVarAD([(6, 5, 7)], config))
+    own, most = _moves(StationVarAD([(12, 5, 7)], config))  # half of whose channels are kept
     assert max(own) == 0.0
     assert min(most) > 1e-4  # every token informs some other
 
@@ -51,7 +58,7 @@ def test_paper_predicts_a_token_without_seeing_it() -> None:
 
 def test_direction_heads_see_no_more_than_the_fused_head() -> None:
     torch.manual_seed(0)
-    model = StationVarAD([(6, 5, 7)], CONFIG)
+    model = StationVarAD([(12, 5, 7)], CONFIG)
     _randomize(model)
     tokens = torch.randn(1, 35, 6, requires_grad=True)
     model.hidden(tokens)[0, :, 17].sum().backward()
@@ -68,14 +75,27 @@ def test_packing_keeps_every_value_at_its_place() -> None:
     assert packed[0, :, 0, 1].tolist() == [2, 3, 6, 7, 101]
 
 
-def test_whitening_gives_unit_covariance() -> None:
+def test_unpacking_lays_every_token_on_the_finest_grid() -> None:
+    shapes = [(5, 6, 8), (3, 3, 4), (2, 3, 4)]
+    hierarchies = [torch.randn(2, *shape) for shape in shapes]
+    unpacked = unpack_hierarchies(pack_hierarchies(hierarchies), shapes)
+    assert unpacked.shape == (2, 10, 6, 8)
+    assert torch.equal(unpacked[:, :5], hierarchies[0])
+    assert torch.equal(unpacked[:, 5:8, 1::2, 1::2], hierarchies[1])
+    assert torch.equal(unpacked[:, 8:, ::2, 1::2], hierarchies[2])
+
+
+def test_whitening_keeps_the_strongest_half_of_each_hierarchy_at_unit_covariance() -> None:
     torch.manual_seed(0)
     model = StationVarAD(SHAPES, CONFIG)
-    hierarchies = [torch.randn(200, 5, 6, 8) * 7 + 3, torch.randn(200, 3, 3, 4)]
+    fine = torch.randn(200, 5, 6, 8) * torch.tensor([1.0, 7.0, 1.0, 5.0, 1.0]).view(5, 1, 1) + 3
+    hierarchies = [fine, torch.randn(200, 3, 3, 4)]
     model.fit_tokens(hierarchies)
-    tokens = model.prepare(hierarchies)[0].permute(0, 2, 3, 1).flatten(0, 2)
-    covariance = torch.cov(tokens.t())
-    assert torch.allclose(covariance, torch.eye(len(covariance)), atol=0.02)
+    ((_, target),) = model.predict(model.prepare(hierarchies))
+    tokens = target[:, :2].permute(0, 2, 3, 1).flatten(0, 2)
+    assert torch.allclose(torch.cov(tokens.t()), torch.eye(2), atol=0.02)
+    kept = torch.corrcoef(torch.cat([tokens, fine.permute(0, 2, 3, 1).flatten(0, 2)], 1).t())[:2, 2:].abs()
+    assert (kept.amax(0) > 0.9).tolist() == [False, True, False, True, False]
 
 
 def test_place_means_are_used_only_where_they_foretell() -> None:
@@ -93,6 +113,7 @@ def test_training_lowers_the_loss(preset: type[PaperVarAD] | type[StationVarAD])
     model = preset(SHAPES, CONFIG)
     row = torch.linspace(-2, 2, 6).view(1, 1, 6, 1)
     hierarchies = [torch.randn(4, 5, 6, 8) * 0.1 + row, torch.randn(4, 3, 3, 4) * 0.1 + row[:, :, ::2]]
+    model.fit_tokens(hierarchies)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []
     for _ in range(40):

@@ -10,6 +10,8 @@ from varad_core.scoring import (
     smooth,
 )
 
+HELD_OUT = torch.arange(60) % 3 > 0
+
 
 def _good(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Residuals whose spread depends on what was predicted."""
@@ -20,7 +22,9 @@ def _good(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_gaussians_judge_a_residual_by_what_was_predicted() -> None:
-    scoring, _ = fit_gaussian_scoring(*_good(40), ScoringConfig(clusters=4, rank=6, prior_weight=5.0), seed=0)
+    scoring, _ = fit_gaussian_scoring(
+        *_good(40), HELD_OUT[:40], ScoringConfig(clusters=4, rank=6, prior_weight=5.0), seed=0
+    )
     predicted = torch.zeros(1, 6, 8, 8)
     predicted[:, 0, :4], predicted[:, 0, 4:] = 1.5, -1.5  # above: noisy, below: quiet
     distances = scoring.distances([(predicted, predicted + 0.8)])[0]
@@ -28,7 +32,7 @@ def test_gaussians_judge_a_residual_by_what_was_predicted() -> None:
 
 
 def test_good_parts_have_unit_distances_and_held_out_scores_match_fresh_ones() -> None:
-    scoring, held_out = fit_gaussian_scoring(*_good(60), ScoringConfig(clusters=4, rank=6), seed=0)
+    scoring, held_out = fit_gaussian_scoring(*_good(60), HELD_OUT, ScoringConfig(clusters=4, rank=6), seed=0)
     fresh = _good(60, seed=1)
     assert float(scoring.distances([fresh]).square().mean()) == pytest.approx(1.0, abs=0.1)
     scores = scoring.scores(scoring.maps([fresh]))
@@ -36,8 +40,8 @@ def test_good_parts_have_unit_distances_and_held_out_scores_match_fresh_ones() -
 
 
 def test_scoring_survives_its_tensors_exactly() -> None:
-    scoring, _ = fit_gaussian_scoring(*_good(20), ScoringConfig(clusters=3, rank=4), seed=0)
-    again = GaussianScoring(scoring.top_share, scoring.tensors())
+    scoring, _ = fit_gaussian_scoring(*_good(20), HELD_OUT[:20], ScoringConfig(clusters=3, rank=4), seed=0)
+    again = GaussianScoring(scoring.config, scoring.tensors())
     sample = [_good(2, seed=2)]
     assert torch.equal(again.maps(sample), scoring.maps(sample))
 
@@ -46,8 +50,8 @@ def test_position_statistics_are_used_where_positions_differ_and_nowhere_else() 
     generator = torch.Generator().manual_seed(0)
     same = 1 + 0.1 * torch.randn(40, 8, 8, generator=generator)
     placed = same + torch.linspace(0, 1, 64).view(8, 8)
-    assert fit_positions(same)["location"].dim() == 0
-    assert fit_positions(placed)["location"].shape == (8, 8)
+    assert fit_positions(same, 0.6)["location"].dim() == 0
+    assert fit_positions(placed, 0.6)["location"].shape == (8, 8)
 
 
 def test_smoothing_keeps_the_level() -> None:
