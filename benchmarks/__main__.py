@@ -17,7 +17,9 @@ BENCHMARKS = {
     "line": "the demo line: accuracy, latency, account",
     "limits": "whether reject limits keep their bound",
     "accuracy": "VarAD, PatchCore and PaDiM on labelled sets",
+    "ablation": "the station preset with one thing changed at a time",
     "robustness": "verdicts under other light, pose, focus and noise",
+    "speed": "stages, the peer, growth with tokens, floors, memory",
 }
 
 

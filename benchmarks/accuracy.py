@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers import METHODS, TOKENIZER, VARAD_METHODS, create_method, method_settings
+from benchmarks.peers import METHODS, PEERS, TOKENIZER, VARAD_METHODS, create_method, method_settings
 from benchmarks.reporting import machine_facts, print_table, write_json
 from varad_core.data import ImageFiles, load_image
 from varad_core.datasets import Dataset, find_sets, open_dataset
@@ -33,6 +33,7 @@ from varad_core.types import VaradError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+DEFAULT_METHODS = ("station", "no prediction", "paper", *PEERS)
 WARM_UP_IMAGES = 3
 COSTS = ("fit_s", "ms_per_image", "peak_mib", "fitted_numbers")
 ACCURACIES = tuple(name for name in Figures.__dataclass_fields__ if name not in COSTS)
@@ -44,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="a set, or a folder of sets")
     parser.add_argument("--sets", nargs="+", metavar="SET", help="default: all of them")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS), metavar="METHOD",
+        help=f"default: {', '.join(DEFAULT_METHODS)}",
+    )  # fmt: skip
     parser.add_argument("--image-size", type=int, default=256, metavar="PX")
     parser.add_argument("--limit-train", type=int, default=60, metavar="N", help="0: all")
     parser.add_argument(

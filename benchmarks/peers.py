@@ -2,6 +2,7 @@
 
     name              what
     station, paper    VarAD's presets
+    no prediction     `station` without what makes it VarAD; this and others: `benchmarks.variants`
     patchcore         Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022
     patchcore+align   the same behind VarAD's fitted alignment
     padim             Defard et al., "PaDiM", ICPR workshops 2021
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.variants import VARIANTS, Variant
 from varad_core.alignment import fit_alignment, map_to_image
 from varad_core.config import AlignmentName, TokenizerName, VaradConfig, default_config
 from varad_core.tokenizer import IMAGENET_MEAN, IMAGENET_STD, TimmTokenizer, create_tokenizer, to_tensor
@@ -29,8 +31,10 @@ from varad_core.train import ALIGNMENT_SAMPLE, train
 from varad_core.types import AnomalyResult
 
 ImageRgb = NDArray[np.uint8]
-VARAD_METHODS = ("station", "paper")
-METHODS = (*VARAD_METHODS, "patchcore", "patchcore+align", "padim")
+VARAD_METHODS = ("station", "paper", *VARIANTS)
+PRESET = Variant("the preset")
+PEERS = ("patchcore", "patchcore+align", "padim")
+METHODS = (*VARAD_METHODS, *PEERS)
 TOKENIZER: TokenizerName = "resnet18"
 LAYERS = ("layer2", "layer3")
 CORESET_SHARE = 0.01
@@ -55,17 +59,20 @@ class Method(Protocol):
 
 
 class VaradMethod:
-    """One of VarAD's presets."""
+    """One of VarAD's presets, or a variant."""
 
-    def __init__(self, config: VaradConfig, weights: Path) -> None:
+    def __init__(self, config: VaradConfig, weights: Path, variant: Variant = PRESET) -> None:
         self.config = config
         self.weights = weights
+        self.variant = variant
 
     def fit(self, images: Sequence[ImageRgb]) -> None:
-        self.inspector = train(images, self.config, name=self.config.preset, weights=self.weights)
+        with self.variant.patched():
+            self.inspector = train(images, self.config, name=self.config.preset, weights=self.weights)
 
     def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
-        return self.inspector.inspect(image_rgb)
+        with self.variant.patched():
+            return self.inspector.inspect(image_rgb)
 
     def fitted_numbers(self) -> int:
         tensors = [*self.inspector.model.state_dict().values(), *self.inspector.scoring.tensors().values()]
@@ -163,15 +170,17 @@ def create_method(name: str, image_size_px: int, weights: Path, seed: int) -> Me
         WeightsError: see `create_tokenizer`.
     """
     if name in VARAD_METHODS:
-        return VaradMethod(varad_config(name, image_size_px, seed), weights)
+        variant = VARIANTS.get(name, PRESET)
+        return VaradMethod(varad_config(name, image_size_px, seed), weights, variant)
     if name == "padim":
         return Padim(image_size_px, weights, seed, "none")
     return PatchCore(image_size_px, weights, seed, "auto" if name == "patchcore+align" else "none")
 
 
 def varad_config(name: str, image_size_px: int, seed: int) -> VaradConfig:
-    """The preset as `station train` would use it."""
-    return default_config("paper" if name == "paper" else "station", TOKENIZER, image_size_px, seed=seed)
+    """The preset as `station train` would use it, or the variant."""
+    config = default_config("paper" if name == "paper" else "station", TOKENIZER, image_size_px, seed=seed)
+    return VARIANTS[name].configure(config) if name in VARIANTS else config
 
 
 def method_settings(name: str, image_size_px: int, seed: int) -> dict[str, Any]:

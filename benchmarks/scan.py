@@ -64,7 +64,7 @@ def _compare(
     length: int, states: int, training: bool, backends: list[Backend], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Time one size, one row per backend."""
-    inputs = _inputs(args.batch, args.channels, length, states, args.device)
+    inputs = scan_inputs(args.batch, args.channels, length, states, args.device)
     seconds = _take_turns(inputs, backends, training, args.rounds)
     return [
         {
@@ -89,7 +89,7 @@ def _fast_backends(device: str) -> list[Backend]:
     return [PEER, "numba"]
 
 
-def _inputs(batch: int, channels: int, length: int, states: int, device: str) -> dict[str, Tensor]:
+def scan_inputs(batch: int, channels: int, length: int, states: int, device: str) -> dict[str, Tensor]:
     """Return arguments as in a fresh model: A = -(1 ... N), steps of 0.001 to 0.1."""
     generator = torch.Generator().manual_seed(0)
 

@@ -50,7 +50,7 @@ def test_the_backbone_is_the_tokenizer(create: Create, name: str) -> None:
     image = _textures(1)[0][:, :64]
     theirs = method.model.feature_extractor(method.normalised(image))
     for grid, (layer, found) in zip(method.tokenizer(to_tensor(image[None])), theirs.items(), strict=True):
-        assert torch.equal(grid, found), layer
+        assert torch.allclose(grid, found, atol=1e-4), layer  # another memory layout, another order of sums
 
 
 @pytest.mark.parametrize("name", ["patchcore", "patchcore+align", "padim"])

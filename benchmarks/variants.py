@@ -1,0 +1,134 @@
+"""The station preset with one thing changed: what `python -m benchmarks ablation` compares.
+
+A change is either to the configuration or, where the library keeps only the way that won, to the code: a
+context that puts the other way in its place for one run, in a process of its own.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from varad_core import model, scoring, train
+from varad_core.config import VaradConfig
+from varad_core.scoring import CosineScoring, GaussianScoring
+from varad_core.tokenizer import create_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is changed.
+
+    Attributes:
+        says: in words.
+        configure: the preset's configuration to the variant's.
+        patched: the code as the variant needs it.
+    """
+
+    says: str
+    configure: Callable[[VaradConfig], VaradConfig] = lambda config: config
+    patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def predictor(**changes: Any) -> Callable[[VaradConfig], VaradConfig]:
+    return lambda config: replace(config, predictor=replace(config.predictor, **changes))
+
+
+def training(**changes: Any) -> Callable[[VaradConfig], VaradConfig]:
+    return lambda config: replace(config, training=replace(config.training, **changes))
+
+
+def scored(**changes: Any) -> Callable[[VaradConfig], VaradConfig]:
+    return lambda config: replace(config, scoring=replace(config.scoring, **changes))
+
+
+def no_prediction(config: VaradConfig) -> VaradConfig:
+    """An untrained head predicts the places' means, a constant: what is left is a Gaussian of the tokens."""
+    return scored(clusters=1)(training(steps=1, learning_rate=0.0)(config))
+
+
+@contextmanager
+def whole_image_statistics() -> Iterator[None]:
+    def overall(distances: Tensor, smoothing: float) -> dict[str, Tensor]:
+        return {"location": distances.mean(), "spread": distances.std()}
+
+    with patch.object(scoring, "fit_positions", overall):
+        yield
+
+
+@contextmanager
+def place_statistics() -> Iterator[None]:
+    def by_position(distances: Tensor, smoothing: float) -> dict[str, Tensor]:
+        location, spread = scoring._by_position(distances, smoothing)
+        return {"location": location, "spread": spread}
+
+    with patch.object(scoring, "fit_positions", by_position):
+        yield
+
+
+@contextmanager
+def raw_cosine() -> Iterator[None]:
+    """1 - cosine of prediction and token, scored as ever: nothing is calibrated on good parts."""
+
+    def maps(own: GaussianScoring, predictions: Any) -> Tensor:
+        side = predictions[0][0].shape[-1]
+        layers = CosineScoring(4 * side)
+        return layers.maps(predictions)
+
+    with patch.object(GaussianScoring, "maps", maps):
+        yield
+
+
+@contextmanager
+def directions_apart() -> Iterator[None]:
+    """The mean of what each direction predicts by itself, instead of one head that sees all of them."""
+
+    def fuse(own: model.StationVarAD, hidden: Tensor) -> Tensor:
+        return own.get_buffer("place") + torch.matmul(hidden, own.direction_heads).mean(1)
+
+    with patch.object(model.StationVarAD, "fuse", fuse):
+        yield
+
+
+def one_hierarchy(index: int) -> Callable[[], AbstractContextManager[Any]]:
+    @contextmanager
+    def patched() -> Iterator[None]:
+        def create(*args: Any, **options: Any) -> Any:
+            tokenizer = create_tokenizer(*args, **options)
+            every = tokenizer.forward
+            tokenizer.forward = lambda images: [every(images)[index]]  # type: ignore[method-assign]
+            return tokenizer
+
+        with patch.object(train, "create_tokenizer", create):
+            yield
+
+    return patched
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "no prediction": Variant("tokens judged by themselves", no_prediction),
+    "no alignment": Variant(
+        "the whole picture, wherever the part is", lambda config: replace(config, alignment="none")
+    ),
+    "raw cosine": Variant("nothing calibrated on good parts", patched=raw_cosine),
+    "one gaussian": Variant("residuals of all predictions alike", scored(clusters=1)),
+    "positions never": Variant("one mean and spread for the whole map", patched=whole_image_statistics),
+    "positions always": Variant("mean and spread of every place", patched=place_statistics),
+    "fine only": Variant("the finer hierarchy alone", patched=one_hierarchy(0)),
+    "coarse only": Variant("the coarser hierarchy alone", patched=one_hierarchy(1)),
+    "neighbourhood 1": Variant("tokens not averaged with their neighbours", predictor(neighbourhood=1)),
+    "components 32": Variant("32 principal components a hierarchy", predictor(components=32)),
+    "lag 3 rows": Variant("predicted from farther away", predictor(lag_rows=3)),
+    "directions 8": Variant("the mirrored four as well", predictor(directions=8)),
+    "directions 1": Variant("row-major alone", predictor(directions=1)),
+    "directions apart": Variant("each direction by itself, averaged", patched=directions_apart),
+    "wider, deeper": Variant("d_model 128, two layers", predictor(d_model=128, layers=2)),
+    "maximum": Variant("image score: the highest cell", scored(top_share=1e-6)),
+    "top 5 %": Variant("image score: mean of the top 5 %", scored(top_share=0.05)),
+    "steps 25": Variant("a quarter of the steps", training(steps=25)),
+    "steps 400": Variant("four times the steps", training(steps=400)),
+}
