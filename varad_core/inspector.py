@@ -215,7 +215,8 @@ class Inspector:
         if self.device.type == "cuda":
             count = len(tiles_rgb)
             if self.framing.sides_px and count < TILES_AT_ONCE:  # one graph serves the last batch, too
-                tiles_rgb = np.concatenate([tiles_rgb, np.repeat(tiles_rgb[-1:], TILES_AT_ONCE - count, axis=0)])
+                spare = np.repeat(tiles_rgb[-1:], TILES_AT_ONCE - count, axis=0)
+                tiles_rgb = np.concatenate([tiles_rgb, spare])
             if self._graph is None:
                 self._graph = CudaGraph(self._forward, tiles_rgb.shape, self.device)
             return self._graph(tiles_rgb)[:count]

@@ -136,7 +136,7 @@ class GaussianScoring:
         return smooth(z, self.config.smoothing)
 
     def scores(self, maps: Tensor, input_cells: int = 0) -> Tensor:
-        """Mean of the highest cells, `top_share` of one model input's: a defect in a long strip is not diluted."""
+        """Mean of the highest cells, `top_share` of one model input's: a long strip dilutes no defect."""
         flat = maps.flatten(1)
         count = max(1, round(self.config.top_share * (input_cells or flat.shape[1])))
         return flat.topk(min(count, flat.shape[1]), dim=1).values.mean(1)
