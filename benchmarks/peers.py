@@ -63,7 +63,7 @@ class VaradMethod:
 
     def __init__(self, config: VaradConfig, weights: Path, variant: Variant = PRESET) -> None:
         self.config = config
-        self.weights = weights
+        self.weights = weights if config.tokenizer == TOKENIZER else None
         self.variant = variant
 
     def fit(self, images: Sequence[ImageRgb]) -> None:

@@ -27,7 +27,7 @@ from varad_core.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-DEMO = "demo"  # rendered buttons with the embedded tokenizer; every other set with ResNet-18
+DEMO = "demo"  # rendered buttons with the demo's tokenizer; every other set with ResNet-18
 DEMO_SEEDS = 7, 70_021  # of the lines that train and test
 DEMO_SIDE_PX = 512
 
@@ -91,7 +91,7 @@ def measure(args: argparse.Namespace, name: str, variants: int) -> Iterator[dict
     """Train once, then test under every change."""
     images = demo(args) if name == DEMO else labelled(args, name)
     tokenizer: TokenizerName
-    tokenizer, weights = ("embedded", None) if name == DEMO else ("resnet18", args.weights)
+    tokenizer, weights = ("descriptors", None) if name == DEMO else ("resnet18", args.weights)
     config = default_config("station", tokenizer, 256, seed=args.seed)
     steps = args.steps or config.training.steps
     config = replace(config, training=replace(config.training, steps=steps, variants=variants))

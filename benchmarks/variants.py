@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from varad_core import model, scoring, train
-from varad_core.config import VaradConfig
+from varad_core.config import TokenizerName, VaradConfig, default_config
 from varad_core.scoring import CosineScoring, GaussianScoring
 from varad_core.tokenizer import create_tokenizer
 
@@ -109,6 +109,10 @@ def one_hierarchy(index: int) -> Callable[[], AbstractContextManager[Any]]:
     return patched
 
 
+def tokenizer(name: TokenizerName) -> Callable[[VaradConfig], VaradConfig]:
+    return lambda config: default_config("station", name, config.image_size_px, seed=config.training.seed)
+
+
 VARIANTS: Mapping[str, Variant] = {
     "no prediction": Variant("tokens judged by themselves", no_prediction),
     "no alignment": Variant(
@@ -129,6 +133,8 @@ VARIANTS: Mapping[str, Variant] = {
     "wider, deeper": Variant("d_model 128, two layers", predictor(d_model=128, layers=2)),
     "maximum": Variant("image score: the highest cell", scored(top_share=1e-6)),
     "top 5 %": Variant("image score: mean of the top 5 %", scored(top_share=0.05)),
+    "embedded": Variant("the tokenizer trained on procedural images", tokenizer("embedded")),
+    "descriptors": Variant("the filter bank", tokenizer("descriptors")),
     "steps 25": Variant("a quarter of the steps", training(steps=25)),
     "steps 400": Variant("four times the steps", training(steps=400)),
 }

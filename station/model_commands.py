@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from varad_core.types import DataError
 
 if TYPE_CHECKING:
-    from varad_core.config import VaradConfig
+    from varad_core.config import TokenizerName, VaradConfig
 
 DEFAULT_KEYS = Path("keys")
 PRESET_STEPS_HELP = "optimiser steps (default: the preset's)"
@@ -53,7 +53,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     from varad_core.config import AlignmentName, FramingName, Preset, TokenizerName
 
     parser.add_argument("--preset", choices=get_args(Preset), default="station")
-    parser.add_argument("--tokenizer", choices=get_args(TokenizerName), default="embedded")
+    parser.add_argument(
+        "--tokenizer", choices=get_args(TokenizerName), help="default: embedded; of --demo, descriptors"
+    )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="the tokenizer's weights; default: download them"
     )
@@ -96,16 +98,21 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> "VaradConfig":
-    """The configuration that the arguments ask for; `--demo` fixes its own.
+    """The configuration that the arguments ask for.
 
     Raises:
         DataError: a value is out of range.
     """
     from varad_core.config import default_config
 
+    usual: TokenizerName = "descriptors" if getattr(arguments, "demo", False) else "embedded"
     try:
         config = default_config(
-            arguments.preset, arguments.tokenizer, arguments.image_size, arguments.alignment, arguments.seed
+            arguments.preset,
+            arguments.tokenizer or usual,
+            arguments.image_size,
+            arguments.alignment,
+            arguments.seed,
         )
         config = _framed(config, arguments)
         training = replace(config.training, variants=arguments.variants)

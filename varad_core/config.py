@@ -8,13 +8,14 @@ from typing import Any, Literal, cast, get_args
 
 Preset = Literal["station", "paper"]
 TokenizerName = Literal[
-    "embedded", "resnet18", "dinov2_vits14", "dinov2_vitb14", "dinov3_vits16", "dinov3_vitb16"
+    "embedded", "descriptors", "resnet18", "dinov2_vits14", "dinov2_vitb14", "dinov3_vits16", "dinov3_vitb16"
 ]
 AlignmentName = Literal["auto", "none", "disc"]
 FramingName = Literal["square", "tiles"]
 
 PATCH_SIZE_PX: Mapping[str, int] = {  # the working size must be a multiple of it
     "embedded": 16,
+    "descriptors": 16,
     "resnet18": 16,
     "dinov2_vits14": 14,
     "dinov2_vitb14": 14,
@@ -243,10 +244,10 @@ def default_config(
             training=TrainingConfig(seed=seed, steps=500, batch_size=2, learning_rate=5e-4),
         )
     # Descriptors come pooled, have four times the tokens of the others at the same size, and thin defects.
-    embedded = tokenizer == "embedded"
-    predictor = PredictorConfig(neighbourhood=1, d_state=8) if embedded else PredictorConfig()
-    scoring = ScoringConfig(top_share=0.003) if embedded else ScoringConfig()
-    if "vit" in tokenizer:
+    predictor, scoring = PredictorConfig(), ScoringConfig()
+    if tokenizer == "descriptors":
+        predictor, scoring = PredictorConfig(neighbourhood=1, d_state=8), ScoringConfig(top_share=0.003)
+    elif "vit" in tokenizer:
         scoring = ScoringConfig(smoothing=0.6)  # one token is as wide as two of a ResNet's
     return VaradConfig(
         preset="station",

@@ -1,4 +1,4 @@
-"""`embedded` tokens: fixed image descriptors that need no download, after the scattering transform.
+"""`descriptors`: fixed image descriptors that need no weights, after the scattering transform.
 
 Oriented derivative-of-Gaussian filters and centre-surround differences at several scales, on brightness and
 two colour opponents; rectified by sign (a bright line is not a dark line), pooled by root mean square,
@@ -43,7 +43,7 @@ def _gaussian_line(sigma: float, size_px: int) -> Tensor:
     return (line / line.sum()).float()
 
 
-class EmbeddedDescriptors(nn.Module):
+class Descriptors(nn.Module):
     """The filter bank: two hierarchies, fine at 1/4 (levels 0, 1) and coarse at 1/8 (levels 1 to 3)."""
 
     def __init__(self) -> None:

@@ -391,5 +391,6 @@ def create_model(config: VaradConfig, shapes: Sequence[GridShape]) -> VarAD:
     """The model of a configuration for hierarchies of these shapes, with fresh weights from torch's seed."""
     if config.preset == "paper":
         return PaperVarAD(shapes, config.predictor)
-    # The length of a network's token says little; that of a descriptor's is its contrast.
-    return StationVarAD(shapes, config.predictor, unit_length=config.tokenizer != "embedded")
+    # The length of a rectified network's token says little; that of a linear token is its contrast.
+    linear = config.tokenizer in ("embedded", "descriptors")
+    return StationVarAD(shapes, config.predictor, unit_length=not linear)

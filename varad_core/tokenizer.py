@@ -1,7 +1,8 @@
 """Frozen backbones: an image becomes hierarchies of tokens, fine to coarse.
 
     name                          source                           hierarchies
-    embedded                      `varad_core.descriptors`         1/4 and 1/8, no download
+    embedded                      `varad_core.embedded_net`        128 at 1/8, 192 at 1/16, no download
+    descriptors                   `varad_core.descriptors`         60 at 1/4, 93 at 1/8, no weights at all
     resnet18                      timm, ImageNet                   stages 2 and 3: 128 at 1/8, 256 at 1/16
     dinov2_vits14, dinov2_vitb14  timm, LVD-142M                   blocks 4, 8, 12 after the final norm, 1/14
     dinov3_vits16, dinov3_vitb16  timm, LVD-1689M                  blocks 4, 8, 12 after the final norm, 1/16
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from varad_core.config import TokenizerName
-from varad_core.descriptors import EmbeddedDescriptors
+from varad_core.descriptors import Descriptors
+from varad_core.embedded_net import EmbeddedNet, load_embedded_net
 from varad_core.types import WeightsError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -102,7 +104,7 @@ class TimmTokenizer(nn.Module):
         )
 
 
-Tokenizer = EmbeddedDescriptors | TimmTokenizer
+Tokenizer = Descriptors | EmbeddedNet | TimmTokenizer
 
 
 def _one_line(error: BaseException) -> str:
@@ -160,33 +162,36 @@ def create_tokenizer(
     Raises:
         WeightsError: the file is missing, unreadable or does not fit, or the download failed.
     """
-    if name == "embedded":
+    if name in ("embedded", "descriptors"):
         if weights is not None:
-            raise WeightsError(f"tokenizer embedded takes no weights (got {weights}); drop --weights")
-        return EmbeddedDescriptors()
+            raise WeightsError(f"tokenizer {name} takes no weights (got {weights}); drop --weights")
+        if name == "descriptors":
+            return Descriptors()
+        return load_embedded_net() if pretrained else EmbeddedNet().requires_grad_(False)
     return TimmTokenizer(name, image_size_px, weights, pretrained)
 
 
 def tokenizer_tensors(tokenizer: Tokenizer) -> dict[str, Tensor]:
     """What a bundle stores: floating-point tensors in half precision, which loses nothing."""
-    if isinstance(tokenizer, EmbeddedDescriptors):
-        return {}
     return {
         key: value.half() if value.is_floating_point() else value
-        for key, value in tokenizer.net.state_dict().items()
+        for key, value in _stored(tokenizer).state_dict().items()
     }
 
 
 def load_tokenizer_tensors(tokenizer: Tokenizer, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `tokenizer_tensors`."""
-    if isinstance(tokenizer, TimmTokenizer):
-        tokenizer.net.load_state_dict(
-            {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-        )
+    _stored(tokenizer).load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    )
+
+
+def _stored(tokenizer: Tokenizer) -> nn.Module:
+    return tokenizer.net if isinstance(tokenizer, TimmTokenizer) else tokenizer
 
 
 def weights_hash(tokenizer: Tokenizer) -> str:
-    """sha256 over the tokenizer's tensors, by name; empty for `embedded`, which is code."""
+    """sha256 over the tokenizer's tensors, by name; empty for `descriptors`, which is code."""
     tensors = tokenizer_tensors(tokenizer)
     if not tensors:
         return ""

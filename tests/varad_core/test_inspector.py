@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,18 +93,3 @@ def test_demo_map_points_at_the_defect(demo: Inspector) -> None:
         near = cv2.dilate(part.mask.astype(np.uint8), np.ones((41, 41), np.uint8)).astype(bool)
         assert near.reshape(-1)[int(anomaly_map.argmax())]
         assert anomaly_map.max() > demo.limits.reject
-
-
-def test_golden_scores(demo: Inspector) -> None:
-    """Any change from alignment to scoring moves these; retrain and update on purpose only."""
-    golden = json.loads((Path(__file__).parent / "golden_scores.json").read_text())
-    scores = [
-        demo.inspect(
-            render_part(
-                seed=golden["seed"], index=index, defect_rate=0.5, width_px=512, height_px=512
-            ).image_rgb
-        ).score
-        for index in range(len(golden["scores"]))
-    ]
-    assert golden["model_id"] == demo.model_id
-    assert scores == pytest.approx(golden["scores"], rel=2e-2, abs=2e-2)

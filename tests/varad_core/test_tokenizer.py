@@ -97,8 +97,21 @@ def test_weights_errors_name_the_file(tmp_path: Path, weight_files: dict[str, Pa
         assert "\n" not in str(error.value)
 
 
-def test_embedded_descriptors_have_their_shapes_and_are_finite_on_flat_images() -> None:
+def test_embedded_net_has_its_shapes_and_survives_half_precision() -> None:
     tokenizer = create_tokenizer("embedded", 96)
+    image = torch.rand(1, 3, 96, 96)
+    fine, coarse = tokenizer(image)
+    assert (fine.shape, coarse.shape) == ((1, 128, 12, 12), (1, 192, 6, 6))
+    assert not any(parameter.requires_grad for parameter in tokenizer.parameters())
+    again = create_tokenizer("embedded", 96, pretrained=False)
+    assert weights_hash(again) != weights_hash(tokenizer)
+    load_tokenizer_tensors(again, tokenizer_tensors(tokenizer))
+    assert weights_hash(again) == weights_hash(tokenizer)
+    assert torch.equal(again(image)[0], fine)
+
+
+def test_descriptors_have_their_shapes_and_are_finite_on_flat_images() -> None:
+    tokenizer = create_tokenizer("descriptors", 96)
     for image in (torch.zeros(1, 3, 96, 96), torch.ones(1, 3, 96, 96), torch.rand(1, 3, 96, 96)):
         fine, coarse = tokenizer(image)
         assert fine.shape[2:] == (24, 24)
@@ -109,8 +122,8 @@ def test_embedded_descriptors_have_their_shapes_and_are_finite_on_flat_images() 
     assert weights_hash(tokenizer) == ""
 
 
-def test_embedded_descriptors_know_bright_from_dark_and_across_from_along() -> None:
-    tokenizer = create_tokenizer("embedded", 64)
+def test_descriptors_know_bright_from_dark_and_across_from_along() -> None:
+    tokenizer = create_tokenizer("descriptors", 64)
     line = torch.full((1, 3, 64, 64), 0.5)
     line[:, :, 32, 16:48] = 0.8
     variants = [line, 1 - line, line.transpose(2, 3)]
@@ -120,8 +133,8 @@ def test_embedded_descriptors_know_bright_from_dark_and_across_from_along() -> N
             assert float((tokens[i] - tokens[j]).norm()) > 0.3 * float(tokens[i].norm())
 
 
-def test_embedded_descriptors_ignore_overall_brightness_but_not_colour() -> None:
-    tokenizer = create_tokenizer("embedded", 64)
+def test_descriptors_ignore_overall_brightness_but_not_colour() -> None:
+    tokenizer = create_tokenizer("descriptors", 64)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, 64, 64, generator=generator) * 0.3 + 0.3
     texture = tokenizer(image)[0]
