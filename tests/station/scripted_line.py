@@ -37,10 +37,10 @@ def line_config(data_dir: Path, **changes: dict[str, object]) -> StationConfig:
     values["station"]["data_dir"] = data_dir
     values["publishing"]["port"] = free_port()
     values["record"]["ballast_mb"] = 1.0
-    values["outputs"] = {"reject_gate": {"driver": "simulated"}, "reject_delay_ms": 1000.0}
+    values["outputs"] = {"reject_gate": {"driver": "simulated"}, "gate_acts_on": "reject"}
     for section, keys in changes.items():
         values[section].update(keys)
-    values["outputs"]["reject_delay_ms"] = max(1000.0, values["inspection"]["deadline_ms"])
+    values["outputs"].setdefault("reject_delay_ms", max(1000.0, values["inspection"]["deadline_ms"]))
     return StationConfig.model_validate(values)
 
 
