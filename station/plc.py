@@ -60,6 +60,7 @@ class PlcStage(Stage):
         super().__init__("plc", on_failure)
         self._plc = plc
         self._cycle_s = config.cycle_ms / 1e3
+        self._grace_s = config.heartbeat_ms / 1e3
         self._line = line
         self._on_counts = on_counts
         self._on_plc = on_plc
@@ -68,8 +69,6 @@ class PlcStage(Stage):
         self._stopping = False
         self._said = ("", "")
         self._rejected: int | None = None
-        self.heard = threading.Event()
-        """Set once the PLC has been tried for the first time."""
 
     def offer(self, inspection: Inspection) -> None:
         """Take a verdict; it is final when the PLC has acknowledged it, or is withdrawn. Never blocks."""
@@ -88,11 +87,11 @@ class PlcStage(Stage):
 
     def work(self) -> None:
         """Until stopped: one exchange after another."""
+        self._grace_s += time.monotonic()
         try:
             while not self._stopping:
                 reached = self._exchange()
                 self._tell()
-                self.heard.set()
                 # A verdict is told at once, but a PLC that does not answer is left alone for a while.
                 if reached:
                     self._wake.wait(self._cycle_s)
@@ -102,7 +101,6 @@ class PlcStage(Stage):
         finally:
             self._handshake.close()
             self._farewell()
-            self.heard.set()
 
     def _exchange(self) -> bool:
         """Read, think, write; whether the PLC could be reached."""
@@ -131,10 +129,12 @@ class PlcStage(Stage):
         self._on_counts(self._handshake.encoder, left)
 
     def _tell(self) -> None:
+        """The PLC's state, when it changes; at the start it has time to be heard before that is a fault."""
         fault = self._handshake.fault
-        said = ("fault", fault) if fault else ("ok", "shaking hands")
+        starting = self._said[0] in ("", "warn") and time.monotonic() < self._grace_s
+        said = ("warn" if starting else "fault", fault) if fault else ("ok", "shaking hands")
         if said != self._said:
-            log.log(logging.ERROR if fault else logging.INFO, "PLC: %s", said[1])
+            log.log(logging.ERROR if said[0] == "fault" else logging.INFO, "PLC: %s", said[1])
             self._said = said
             self._on_plc(*said)
 
