@@ -28,6 +28,8 @@ class Conversation:
         self.heard = PlcSignals()
         self.now_ns = 10**12
         self.connected = True
+        self.at_gate = False
+        """Every verdict comes behind the gate."""
         self.verdicts = itertools.cycle(verdicts or [Verdict.PASS])
         self.triggered: list[Trigger] = []
         self.missed: list[int] = []
@@ -55,6 +57,8 @@ class Conversation:
 
     def settle(self, inspection: Inspection) -> Inspection:
         assert inspection.trigger.part_seq not in self.settled, "one verdict a part"
+        if self.at_gate and inspection.verdict is Verdict.PASS:
+            inspection = replace(inspection, verdict=Verdict.NOT_INSPECTED, reason=Reason.GATE_REACHED)
         self.settled[inspection.trigger.part_seq] = inspection
         return inspection
 
@@ -154,10 +158,12 @@ def test_parts_that_went_by_during_an_outage_are_counted_and_none_is_inspected()
     line = Conversation()
     line.turn(30)
     line.connected = False
-    line.turn(15)  # its heartbeat watch has not run out: it goes on triggering
+    before = line.ladder.counts.triggered
+    line.turn(15)  # the PLC has not noticed yet, and goes on triggering
+    during = line.ladder.counts.triggered - before
     line.connected = True
     line.turn(20)
-    assert line.missed
+    assert len(line.missed) == during > 1
     assert len(line.triggered) == line.ladder.counts.triggered
 
 
@@ -192,7 +198,7 @@ def test_garbage_in_the_registers_passes_nothing_by_chance_and_invents_few_parts
     assert len(line.settled) == len(line.triggered)
 
 
-FAULT = st.sampled_from(["none", "none", "none", "cable", "stop", "restart", "slow", "dead"])
+FAULT = st.sampled_from(["none", "none", "none", "cable", "stop", "restart", "slow", "dead", "gate"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,13 +213,14 @@ def test_the_good_lane_takes_nothing_that_the_ledger_has_not_passed(
     line.turn(10)
     for fault, turns in faults:
         line.connected = fault != "cable"
+        line.at_gate = fault == "gate"
         line.settings.acknowledge_s = {"slow": 0.15, "dead": float("inf")}.get(fault, 0.0)
         if fault == "restart":
             line.restart_plc()
         for _ in range(turns):
             line.turn(runs=fault != "stop")
             assert line.plc_good <= len(line.of(Verdict.PASS))
-    line.connected, line.settings.acknowledge_s = True, 0.0
+    line.connected, line.settings.acknowledge_s, line.at_gate = True, 0.0, False
     line.turn(100)
     assert line.handshake.fault == "", "whatever broke, it comes back by itself"
     passed = len(line.of(Verdict.PASS))
@@ -244,3 +251,68 @@ def test_a_pass_that_waited_too_long_is_withdrawn(ago_ms: int, reason: Reason) -
     )
     line.turn(5)
     assert line.settled[1].reason is reason
+
+
+class Script:
+    """A handshake whose PLC says exactly what is written."""
+
+    def __init__(self) -> None:
+        self.settled: list[Inspection] = []
+        self.now_ns = 10**12
+        self.beats = itertools.count()
+        self.handshake = Handshake(
+            ModbusPlcConfig(host="plc", acknowledge_ms=100), 77, 1000.0, self.settle, None
+        )
+
+    def settle(self, inspection: Inspection) -> Inspection:
+        self.settled.append(inspection)
+        return inspection
+
+    def hear(self, after_ms: int = 10, **signals: int) -> StationSignals:
+        self.now_ns += after_ms * MS
+        self.handshake.step(PlcSignals(heartbeat=next(self.beats), **signals), self.now_ns)
+        return self.handshake.say(ready=True, busy=False, fault=False)
+
+    def offer(self) -> None:
+        trigger = Trigger(1, "CAM 1", self.now_ns, 0)
+        self.handshake.offer(
+            Inspection(trigger, None, None, Verdict.PASS, Reason.BELOW_LIMIT, "", None, "", self.now_ns)
+        )
+
+
+def test_what_an_earlier_conversation_left_behind_acknowledges_nothing() -> None:
+    for left in (0, 1, 65_535):
+        script = Script()
+        for _ in range(3):
+            script.hear(session=5, acknowledge=left)
+        script.offer()
+        said = script.hear(session=5, acknowledge=left)
+        assert said.valid
+        assert said.result not in (0, left)
+        script.hear(session=5, acknowledge=left)
+        assert script.settled == []
+        assert script.hear(session=5, acknowledge=said.result).confirmed == said.result
+        assert [inspection.verdict for inspection in script.settled] == [Verdict.PASS]
+
+
+def test_a_restarted_plc_cannot_acknowledge_what_another_was_offered() -> None:
+    script = Script()
+    for _ in range(3):
+        script.hear(session=5)
+    script.offer()
+    said = script.hear(session=5)
+    assert script.hear(session=6, acknowledge=said.result).valid is False
+    (inspection,) = script.settled
+    assert (inspection.reason, inspection.detail) == (Reason.PLC_LOST, "the PLC was restarted")
+
+
+def test_an_acknowledge_that_is_late_when_it_is_read_is_late() -> None:
+    script = Script()
+    for _ in range(3):
+        script.hear(session=5)
+    script.offer()
+    said = script.hear(session=5)
+    after = script.hear(150, session=5, acknowledge=said.result)
+    assert after.confirmed != said.result
+    assert after.ready, "it has come, so the next part may"
+    assert [inspection.reason for inspection in script.settled] == [Reason.NOT_ACKNOWLEDGED]
