@@ -65,7 +65,7 @@ class AcquisitionStage(Stage):
         self._has_run = False
         self._stopping = False
         self._taken: deque[Trigger] = deque()  # parts that the PLC has triggered
-        self._reconnecting = False
+        self._takes = True
         self._released = threading.Event()
         self.drained = threading.Event()
         """Set when no more parts come from here."""
@@ -92,12 +92,11 @@ class AcquisitionStage(Stage):
     def take(self, trigger: Trigger) -> None:
         """Expose a part that the PLC has triggered. Never blocks."""
         with self._wake:
-            if not self._stopping and not self._reconnecting:
+            if self._takes:
                 self._taken.append(trigger)
                 self._wake.notify()
                 return
-            reason = Reason.STOPPED if self._stopping else Reason.CAMERA_LOST
-        self._deliver(Missed(trigger, reason, "the camera takes no trigger now"))
+        self._deliver(Missed(trigger, Reason.CAMERA_LOST, "the camera takes no trigger now"))
 
     def stop(self) -> None:
         """No more triggers; `drained` after the one in progress. The camera stays open until `release`."""
@@ -163,25 +162,22 @@ class AcquisitionStage(Stage):
 
     def _follow_plc(self) -> None:
         """Each part that was taken is exposed at once, or missed: a late picture would show another place."""
-        while (trigger := self._next_taken()) is not None:
-            late_ms = (time.perf_counter_ns() - trigger.triggered_ns) / 1e6
-            if late_ms > self._config.late_ms:
-                self._deliver(
-                    self._missed(
-                        "refused", trigger, Reason.TRIGGER_MISSED, f"{late_ms:.0f} ms after its trigger"
-                    )
-                )
-                continue
-            try:
-                self._expose(trigger)
-            except CameraLost as error:
-                with self._wake:
-                    self._reconnecting = True
-                self._let_go(Reason.CAMERA_LOST, str(error))
-                self._reconnect(error)
-                with self._wake:
-                    self._reconnecting = False
-        self._let_go(Reason.STOPPED, "the line stopped")
+        try:
+            while (trigger := self._next_taken()) is not None:
+                late_ms = (time.perf_counter_ns() - trigger.triggered_ns) / 1e6
+                if late_ms > self._config.late_ms:
+                    late = f"{late_ms:.0f} ms after its trigger"
+                    self._deliver(self._missed("refused", trigger, Reason.TRIGGER_MISSED, late))
+                    continue
+                try:
+                    self._expose(trigger)
+                except CameraLost as error:
+                    self._let_go(Reason.CAMERA_LOST, str(error))
+                    self._reconnect(error)
+                    with self._wake:
+                        self._takes = True
+        finally:
+            self._let_go(Reason.STOPPED, "the line stopped")
 
     def _next_taken(self) -> Trigger | None:
         with self._wake:
@@ -189,7 +185,9 @@ class AcquisitionStage(Stage):
             return None if self._stopping else self._taken.popleft()
 
     def _let_go(self, reason: Reason, detail: str) -> None:
-        """Parts that were taken and will not be exposed."""
+        """Take no more parts; those that were taken will not be exposed."""
+        with self._wake:
+            self._takes = False
         while self._taken:
             self._deliver(Missed(self._taken.popleft(), reason, detail))
 

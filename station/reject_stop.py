@@ -1,12 +1,13 @@
 """When so many parts are rejected that the line must not go on. Verdicts in, a reason out."""
 
+import threading
 from collections import deque
 
 from station.types import Verdict
 
 
 class RejectStop:
-    """N rejects in a row, or X among the last N parts; whatever is not PASS counts. Each is off with 0."""
+    """N rejects in a row, or X among the last N parts; whatever is not PASS counts. For any thread."""
 
     def __init__(self, consecutive: int, rejects: int, among: int) -> None:
         """Nothing has been seen.
@@ -18,21 +19,24 @@ class RejectStop:
         """
         self._consecutive = consecutive
         self._rejects = rejects
+        self._lock = threading.Lock()
         self._last: deque[bool] = deque(maxlen=among)
         self._streak = 0
 
     def decided(self, verdict: Verdict) -> str:
         """Why the line must stop now; empty when it may go on."""
         rejected = verdict is not Verdict.PASS
-        self._last.append(rejected)
-        self._streak = self._streak + 1 if rejected else 0
-        if self._consecutive and self._streak >= self._consecutive:
-            return f"{self._streak} rejects in a row"
-        if rejected and self._rejects and sum(self._last) >= self._rejects:
-            return f"{sum(self._last)} rejects among the last {len(self._last)} parts"
+        with self._lock:
+            self._last.append(rejected)
+            self._streak = self._streak + 1 if rejected else 0
+            if self._consecutive and self._streak >= self._consecutive:
+                return f"{self._streak} rejects in a row"
+            if rejected and self._rejects and sum(self._last) >= self._rejects:
+                return f"{sum(self._last)} rejects among the last {len(self._last)} parts"
         return ""
 
     def reset(self) -> None:
         """Somebody has looked into it: count anew."""
-        self._last.clear()
-        self._streak = 0
+        with self._lock:
+            self._last.clear()
+            self._streak = 0

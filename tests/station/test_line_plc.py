@@ -257,7 +257,8 @@ def test_a_part_that_reaches_the_gate_before_its_verdict_is_not_inspected(
 
 
 def test_a_rejected_part_that_is_not_seen_leaving_holds_the_line(plc: PlcSimulator, tmp_path: Path) -> None:
-    outputs = {"reject_confirm_ms": 300.0, "reject_delay_ms": 600.0, "gate_acts_on": "pass"}
+    plc.settings.travel_s = 0.8  # the sensor stands behind the gate
+    outputs = {"reject_confirm_ms": 1000.0, "reject_delay_ms": 600.0, "gate_acts_on": "pass"}
     config = plc_config(tmp_path, plc.port, plc=PATIENT, inspection={"deadline_ms": 500.0}, outputs=outputs)
     with running(config, [PASS, REJECT]) as engine:
         wait_until(lambda: engine.actuation.rejected >= 4)
@@ -267,7 +268,8 @@ def test_a_rejected_part_that_is_not_seen_leaving_holds_the_line(plc: PlcSimulat
         assert "rejected and not seen leaving" in engine.state()[1]
         assert "reject-confirm" in [alarm.key for alarm in engine.health.snapshot().alarms]
         plc.settings.sees_rejects = True
-        time.sleep(1.0)
+        wait_until(lambda: plc.ladder.in_transit == 0)
+        time.sleep(1.2)
         assert engine.command("start", {"user": "anna"}) == {"ok": True}
         before = engine.actuation.rejected
         wait_until(lambda: engine.actuation.rejected >= before + 3)
