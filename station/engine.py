@@ -1,8 +1,7 @@
 """The engine: composes the stages into one line, starts and stops them in order, answers for its account.
 
 camera -> acquisition -> [inbox] -> inspection <-> worker process
-                                        |-> plc (handshake: only then is a PASS final)
-                                        |-> actuation (gate)
+                                        |-> sorting: plc (handshake), actuation (gate), stack_light
                                         |-> recording (database, pictures)
                                         `-> publishing (screens)
 """
@@ -13,41 +12,36 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from db.models import EventKind
 from db.writer import EventRow, PartRow
 from drivers.camera import Camera, create_camera
-from drivers.config import ModbusPlcConfig, NoOutputConfig
 from drivers.errors import OutputError
-from drivers.outputs import DigitalOutput, create_output
-from drivers.plc import create_plc
+from drivers.outputs import DigitalOutput
 from drivers.types import Trigger
 from station.acquisition import AcquisitionStage
-from station.actuation import ActuationStage
-from station.config import OutputChoice, StationConfig, config_sha256
+from station.config import StationConfig, config_sha256
 from station.health import LineHealth
 from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
 from station.ledger import Ledger
 from station.mailbox import Mailbox
 from station.messages import status_message, verdict_message
-from station.plc import LineSignals, PlcStage
+from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
-from station.reject_stop import RejectStop
 from station.slab import Slab, SlabLayout
-from station.stack_light import StackLightStage, lamps_lit
+from station.sorting import Sorting
+from station.stack_light import lamps_lit
 from station.stage import Stage
-from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason, StatusMessage, Verdict
+from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason, StatusMessage
 from station.worker_link import worker_command
 
 log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 30.0
 _RECORD_STOP_S = 10.0
-_HANDSHAKE_STOP_S = 5.0
 _ANY_SIZE_BYTES = 64 * 1024 * 1024  # per slot, for cameras whose images vary; pages are taken only when used
 
 
@@ -109,74 +103,32 @@ class Engine:
             shifts=config.shifts,
             config=config.record,
             on_recorded=self._recorded,
-            on_record=self._device("record", "free disk space or repair the disk; parts are still judged"),
+            on_record=self.device("record", "free disk space or repair the disk; parts are still judged"),
             on_loss=self._record_lost,
-            on_failure=self._stage_failed,
+            on_failure=self.stage_failed,
         )
         self.publishing = PublishingStage(
             config=config.publishing,
             verdict_message=lambda inspection: verdict_message(inspection, self.run_id),
             status_message=self.status,
             on_command=self.command,
-            on_failure=self._stage_failed,
+            on_failure=self.stage_failed,
         )
         camera_config = config.cameras[0]
         camera = camera or create_camera(camera_config)
-        self.actuation = ActuationStage(
-            gate or self._output(config.outputs.reject_gate, camera),
-            config.outputs,
-            on_gate=self._gate_changed,
-            on_unconfirmed=self._reject_unconfirmed,
-            on_failure=self._stage_failed,
-        )
         self.acquisition = AcquisitionStage(
             camera=camera,
             camera_id=camera_config.camera_id,
             config=config.trigger,
             new_part=self._new_part,
             outbox=self._inbox,
-            on_camera=self._device("camera", "check the camera's cable and power"),
-            on_failure=self._stage_failed,
+            on_camera=self.device("camera", "check the camera's cable and power"),
+            on_failure=self.stage_failed,
         )
-        self.stack_light = StackLightStage(
-            {
-                name: self._output(lamp, camera)
-                for name, lamp in config.outputs.lamps.items()
-                if not isinstance(lamp, NoOutputConfig)
-            },
-            lit=lambda: lamps_lit(self.state()[0], self.health.snapshot().alarms),
-            on_lamps=self._device("stack light", "check the lamps' wiring; the line runs on"),
-            on_failure=self._stage_failed,
-        )
-        self.plc = self._plc_stage()
-        self._reject_stop = RejectStop(
-            config.inspection.stop_consecutive_rejects,
-            config.inspection.stop_rejects,
-            config.inspection.stop_among,
-        )
-
-    @staticmethod
-    def _output(config: OutputChoice, camera: Camera) -> DigitalOutput:
         try:
-            return create_output(config, camera)
+            self.sorting = Sorting(config, self, camera, gate)
         except OutputError as error:
             raise StartError(str(error)) from error
-
-    def _plc_stage(self) -> PlcStage | None:
-        plc = create_plc(self.config.plc)
-        if plc is None or not isinstance(self.config.plc, ModbusPlcConfig):
-            return None
-        return PlcStage(
-            plc=plc,
-            config=self.config.plc,
-            deadline_ms=self.config.inspection.deadline_ms,
-            line=self._line_signals,
-            settle=self._settled,
-            on_trigger=self._plc_triggered if self.config.trigger.source == "plc" else None,
-            on_counts=self.actuation.plc_read,
-            on_plc=self._device("plc", "check the PLC and its network; parts are rejected until it is back"),
-            on_failure=self._stage_failed,
-        )
 
     # --- start and stop
 
@@ -195,11 +147,7 @@ class Engine:
             self._wait_opened(self.publishing)
             self._start_stage(self.acquisition)
             self._wait_opened(self.acquisition)
-            self._start_stage(self.actuation)  # behind the camera, whose outputs it may use
-            if self.stack_light.wired:
-                self._start_stage(self.stack_light)
-            if self.plc is not None:
-                self._start_stage(self.plc)
+            self.sorting.start(self._start_stage)
             self._start_inspection()
         except BaseException as error:
             self.stop(f"could not start: {error}")
@@ -232,9 +180,9 @@ class Engine:
             slab=self._slab,
             command=self._command,
             config=self.config.inspection,
-            emit=self._decided,
-            on_worker=self._device("worker", "parts are rejected until it is back; see the log"),
-            on_failure=self._stage_failed,
+            emit=self.sorting.judged,
+            on_worker=self.device("worker", "parts are rejected until it is back; see the log"),
+            on_failure=self.stage_failed,
         )
         self._inspection = inspection
         self._start_stage(inspection)
@@ -263,15 +211,9 @@ class Engine:
             patience_s = (limits.deadline_ms + limits.hang_ms) / 1e3 + 10
             self._end(self._inspection, self._inspection.stop, patience_s)
             self._inspection.drain()
-        if self.plc is not None:
-            self._end_handshake(self.plc)
-        travel_s = self.config.outputs.reject_delay_ms / 1e3
-        self._end(self.actuation, self.actuation.stop, travel_s + self.config.outputs.stroke_ms / 1e3 + 15)
-        if self.plc is not None:
-            self._end(self.plc, self.plc.stop, 5)
+        self.sorting.stop(self._end)
         self._lifecycle = EngineState.STOPPED
         self._state_changed()
-        self._end(self.stack_light, self.stack_light.stop, 5)
         self._end(self.acquisition, self.acquisition.release, 2 * _OPEN_TIMEOUT_S)
         if self._inspection is not None:
             self.recording.run_stopped(self.stop_reason)
@@ -285,13 +227,6 @@ class Engine:
         if not account.balanced() or account.rows != account.triggered:
             log.error("the account does not balance at stop: %s", account)
         return account
-
-    @staticmethod
-    def _end_handshake(plc: PlcStage) -> None:
-        """The last verdicts are acknowledged or withdrawn; the belt's encoder is still needed behind that."""
-        give_up_s = time.monotonic() + _HANDSHAKE_STOP_S
-        while plc.is_alive() and not plc.idle and time.monotonic() < give_up_s:
-            time.sleep(0.005)
 
     def _end(self, stage: Stage, stop: Callable[[], None], patience_s: float) -> None:
         if stage not in self._started:
@@ -336,12 +271,12 @@ class Engine:
         triggered_unix_ns = time.time_ns() - (time.perf_counter_ns() - triggered_ns)
         trigger = Trigger(next(self._part_seqs), camera_id, triggered_ns, triggered_unix_ns)
         self.ledger.open(trigger.part_seq)
-        self.actuation.expect(trigger)
+        self.sorting.actuation.expect(trigger)
         if self._parts_left == 0:
             self.request_stop("the parts asked for are done")
         return trigger
 
-    def _plc_triggered(self, missed: bool) -> Trigger | None:
+    def plc_triggered(self, missed: bool) -> Trigger | None:
         """The PLC says that a part stands before the camera, or went by unseen."""
         with self._trigger_lock:
             if not self._takes_triggers:  # the line has never run, or is stopping: not READY
@@ -359,7 +294,8 @@ class Engine:
                 self.acquisition.take(trigger)
             return trigger
 
-    def _line_signals(self) -> LineSignals:
+    def signals(self) -> LineSignals:
+        """What the PLC is told of the line."""
         state = self.state()[0]
         return LineSignals(
             ready=state is EngineState.RUNNING,
@@ -367,28 +303,16 @@ class Engine:
             fault=state is EngineState.FAULT,
         )
 
-    def _decided(self, inspection: Inspection) -> None:
-        """Judged; with a PLC it is final only when both sides know it."""
-        if self.plc is not None:
-            self.plc.offer(inspection)
-        else:
-            self._settled(inspection)
+    def lamps_lit(self) -> frozenset[str]:
+        """What the stack light shows."""
+        return lamps_lit(self.state()[0], self.health.snapshot().alarms)
 
-    def _settled(self, inspection: Inspection) -> Inspection:
-        """A final verdict, as it goes down: a PASS that comes behind the gate is none."""
-        if inspection.verdict is Verdict.PASS and not self.actuation.claim(inspection.trigger.part_seq):
-            inspection = replace(
-                inspection, verdict=Verdict.NOT_INSPECTED, reason=Reason.GATE_REACHED, detail=""
-            )
+    def settled(self, inspection: Inspection) -> None:
+        """A part has its final verdict."""
         self.ledger.decide(inspection.trigger.part_seq, inspection.verdict)
         self.health.decided(inspection)
         self.recording.put(inspection)
         self.publishing.put(inspection)
-        if why := self._reject_stop.decided(inspection.verdict):
-            self._hold(
-                "reject-stop", f"STOPPED: {why.upper()}", "find the cause, then start the line again", why
-            )
-        return inspection
 
     def _recorded(self, row: PartRow) -> None:
         self.ledger.record(row.part_seq)
@@ -398,33 +322,29 @@ class Engine:
             "record-loss", "high", f"THE RECORD HAS LOST ROWS: {loss}", "keep the disk; see the log"
         )
 
-    def _device(self, name: str, action: str) -> Callable[[str, str], None]:
+    def device(self, name: str, action: str) -> Callable[[str, str], None]:
+        """Where a device's state (ok, warn or fault) and a text are told; a fault's alarm says what to do."""
+
         def changed(state: str, text: str) -> None:
             self.health.device(name, state, text, action)
             self._state_changed()
 
         return changed
 
-    def _gate_changed(self, state: str, text: str) -> None:
+    def gate_changed(self, state: str, text: str) -> None:
         """A gate that does not move lets bad parts pass: the line is held until somebody starts it again."""
-        self._device("gate", "check the reject gate, then start the line again")(state, text)
+        self.device("gate", "check the reject gate, then start the line again")(state, text)
         if state == "fault" and self._lifecycle is EngineState.RUNNING:
             self._pause(f"reject gate: {text}", "")
 
-    def _reject_unconfirmed(self, part_seq: int) -> None:
-        """A rejected part that was not seen leaving may lie among the good ones."""
-        why = f"part {part_seq} was rejected and not seen leaving"
-        self._hold(
-            "reject-confirm", why.upper(), "find the part, check gate and sensor, start the line again", why
-        )
-
-    def _hold(self, key: str, title: str, action: str, reason: str) -> None:
+    def hold(self, key: str, title: str, action: str, reason: str) -> None:
         """Alarm, and hold the line until somebody starts it again."""
         self.health.alarm(key, "high", title, action)
         if self._lifecycle is EngineState.RUNNING:
             self._pause(reason, "")
 
-    def _stage_failed(self, stage: Stage) -> None:
+    def stage_failed(self, stage: Stage) -> None:
+        """A stage has died: the line is stopped."""
         error = stage.error
         self._fault = self._fault or f"{stage.name}: {error or type(error).__name__}"
         self.health.alarm(
@@ -460,7 +380,7 @@ class Engine:
             return EngineState.FAULT, self._fault
         if self._lifecycle not in (EngineState.READY, EngineState.RUNNING):
             return self._lifecycle, self._pause_reason
-        for device in ("camera", "worker", "gate", *(["plc"] if self.plc else [])):
+        for device in ("camera", "worker", *self.sorting.devices):
             if self.health.device_state(device) != "ok":
                 return EngineState.FAULT, f"{device} not ready; parts are rejected"
         return self._lifecycle, ""
@@ -481,7 +401,7 @@ class Engine:
         self._lifecycle, self._pause_reason = EngineState.RUNNING, ""
         for key in ("reject-stop", "reject-confirm"):  # whoever starts the line has looked
             self.health.clear(key)
-        self._reject_stop.reset()
+        self.sorting.line_started()
         with self._trigger_lock:
             self._takes_triggers = True
         self.acquisition.run_line(True)

@@ -49,6 +49,6 @@ def test_gate_and_lamp_on_the_cameras_outputs_until_the_last_part_is_sorted(tmp_
     assert account.passed == 4
     gate = [on for name, on in camera.written if name == "UserOutput1"]
     assert sum(gate) == account.passed, "the camera stays open until the last part is at the gate"
-    assert engine.actuation.rejected == 4
+    assert engine.sorting.actuation.rejected == 4
     assert gate[-1] is False
     assert [on for name, on in camera.written if name == "UserOutput2"][-1] is False

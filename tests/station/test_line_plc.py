@@ -261,7 +261,7 @@ def test_a_rejected_part_that_is_not_seen_leaving_holds_the_line(plc: PlcSimulat
     outputs = {"reject_confirm_ms": 1000.0, "reject_delay_ms": 600.0, "gate_acts_on": "pass"}
     config = plc_config(tmp_path, plc.port, plc=PATIENT, inspection={"deadline_ms": 500.0}, outputs=outputs)
     with running(config, [PASS, REJECT]) as engine:
-        wait_until(lambda: engine.actuation.rejected >= 4)
+        wait_until(lambda: engine.sorting.actuation.rejected >= 4)
         assert engine.state()[0] is EngineState.RUNNING, "each was seen"
         plc.settings.sees_rejects = False
         wait_until(lambda: engine.state()[0] is EngineState.PAUSED)
@@ -271,8 +271,8 @@ def test_a_rejected_part_that_is_not_seen_leaving_holds_the_line(plc: PlcSimulat
         wait_until(lambda: plc.ladder.in_transit == 0)
         time.sleep(1.2)
         assert engine.command("start", {"user": "anna"}) == {"ok": True}
-        before = engine.actuation.rejected
-        wait_until(lambda: engine.actuation.rejected >= before + 3)
+        before = engine.sorting.actuation.rejected
+        wait_until(lambda: engine.sorting.actuation.rejected >= before + 3)
         assert engine.state()[0] is EngineState.RUNNING
     account = engine.ledger.snapshot()
     assert_whole(account, engine, account.triggered)
