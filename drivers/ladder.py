@@ -4,7 +4,7 @@ It triggers parts while the station is READY, carries each to the gate in its ow
 lane only for a confirmed PASS under a living heartbeat. Time is given to it, so that tests need not wait.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from drivers.plc import PlcSignals, StationSignals, next_number
@@ -21,6 +21,7 @@ class LadderSettings:
     Attributes:
         interval_s: time between two parts; 0 = the PLC triggers none.
         travel_s: trigger to gate.
+        sensor_s: gate to the sensor that sees rejected parts leaving.
         acknowledge_s: how long a result waits for its acknowledge; infinite = it never comes.
         heartbeat_s: a station whose heartbeat stands still for so long is lost.
         counts_per_s: speed of the belt's encoder.
@@ -29,6 +30,7 @@ class LadderSettings:
 
     interval_s: float = 0.25
     travel_s: float = 1.5
+    sensor_s: float = 0.1
     acknowledge_s: float = 0.0
     heartbeat_s: float = 1.0
     counts_per_s: float = 1000.0
@@ -85,6 +87,7 @@ class Ladder:
         self._last_scan_s: float | None = None
         self._next_part_s = 0.0
         self._parts: dict[int, _Part] = {}  # by trigger
+        self._leaving: deque[float] = deque()  # when rejected parts are at the sensor
         self._beat = (-1, -1)  # the station's session and heartbeat
         self._beat_s = 0.0
         self._offered = self._offered_verdict = self._offered_trigger = 0
@@ -162,8 +165,11 @@ class Ladder:
                 self.counts.good_lane += 1
             else:
                 self.counts.reject_lane += 1
-                if self.settings.sees_rejects:
-                    self._rejected = (self._rejected + 1) % _WORD
+                self._leaving.append(now_s + self.settings.sensor_s)
+        while self._leaving and self._leaving[0] <= now_s:
+            self._leaving.popleft()
+            if self.settings.sees_rejects:
+                self._rejected = (self._rejected + 1) % _WORD
 
     def _trigger_part(self, now_s: float) -> None:
         if not self.settings.interval_s or now_s < self._next_part_s:

@@ -180,6 +180,7 @@ def test_a_restarted_plc_is_another_plc_and_none_of_its_numbers_is_mistaken() ->
     assert len(line.settled) == len(line.triggered)
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(PlcSignals, *[st.integers(0, 65_535)] * 7), max_size=30))
 def test_garbage_in_the_registers_passes_nothing_by_chance_and_invents_few_parts(
     garbage: list[PlcSignals],

@@ -257,7 +257,8 @@ def test_a_part_that_reaches_the_gate_before_its_verdict_is_not_inspected(
 
 
 def test_a_rejected_part_that_is_not_seen_leaving_holds_the_line(plc: PlcSimulator, tmp_path: Path) -> None:
-    plc.settings.travel_s = 0.8  # the sensor stands behind the gate
+    plc.settings.travel_s = 0.6
+    plc.settings.sensor_s = 0.2
     outputs = {"reject_confirm_ms": 1000.0, "reject_delay_ms": 600.0, "gate_acts_on": "pass"}
     config = plc_config(tmp_path, plc.port, plc=PATIENT, inspection={"deadline_ms": 500.0}, outputs=outputs)
     with running(config, [PASS, REJECT]) as engine:
