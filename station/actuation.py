@@ -62,6 +62,9 @@ class ActuationStage(Stage):
         self._is_on: bool | None = False  # None: the last switching failed, nobody knows
         self._stroke_until_ns = 0
         self._retry_ns = 0
+        self.opened = threading.Event()
+        """Set once the gate is open, or cannot be opened."""
+        self.open_error: OutputError | None = None
         self.rejected = 0
         """Parts sent to the reject lane."""
 
@@ -101,6 +104,13 @@ class ActuationStage(Stage):
         """Until stopped: wait for the next part at the gate, or the end of a stroke."""
         try:
             self._gate.open()
+        except OutputError as error:
+            self.open_error = error
+            self._gate.close()
+            return
+        finally:
+            self.opened.set()
+        try:
             self._on_gate("ok", "ready")
             while (step := self._next()) is not None:
                 arrivals, unconfirmed = step

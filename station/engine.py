@@ -22,6 +22,7 @@ from drivers.errors import OutputError
 from drivers.outputs import DigitalOutput
 from drivers.types import Trigger
 from station.acquisition import AcquisitionStage
+from station.actuation import ActuationStage
 from station.config import StationConfig, config_sha256
 from station.health import LineHealth
 from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
@@ -148,6 +149,7 @@ class Engine:
             self._start_stage(self.acquisition)
             self._wait_opened(self.acquisition)
             self.sorting.start(self._start_stage)
+            self._wait_opened(self.sorting.actuation)
             self._start_inspection()
         except BaseException as error:
             self.stop(f"could not start: {error}")
@@ -162,7 +164,7 @@ class Engine:
         self._started.append(stage)
 
     @staticmethod
-    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage) -> None:
+    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage) -> None:
         if not stage.opened.wait(_OPEN_TIMEOUT_S):
             raise StartError(f"{stage.name} did not open within {_OPEN_TIMEOUT_S:g} s; see the log")
         error = stage.open_error or stage.error
