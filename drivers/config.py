@@ -121,17 +121,133 @@ CameraConfig = SimulatedConfig | ReplayConfig | PylonConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoGateConfig(_Strict):
-    """No reject gate: somebody else acts on the verdict."""
+class NoOutputConfig(_Strict):
+    """Nothing is wired: somebody else acts."""
 
     driver: Literal["none"] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedGateConfig(_Strict):
-    """A reject gate that only remembers when it fired."""
+class SimulatedOutputConfig(_Strict):
+    """An output that only remembers when it was switched on."""
 
     driver: Literal["simulated"] = "simulated"
 
 
-GateConfig = SimulatedGateConfig | NoGateConfig
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraOutputConfig(_Strict):
+    """A user output of the line's camera.
+
+    Attributes:
+        driver: names this kind in `config.yaml`.
+        user_output: the camera's name for it. Which line it drives is set in the camera (LineSource).
+    """
+
+    driver: Literal["camera"] = "camera"
+    user_output: str = "UserOutput1"
+
+    def __post_init__(self) -> None:
+        """Refuse an empty name."""
+        if not self.user_output:
+            raise ValueError("user_output must name one of the camera's, such as UserOutput1 (got '')")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModbusOutputConfig(_Strict):
+    """One coil of a remote I/O station or PLC, over a Modbus TCP connection of its own.
+
+    Attributes:
+        driver: names this kind in `config.yaml`.
+        host: name or address.
+        port: TCP port.
+        unit: Modbus unit (device) number, 0 to 255.
+        coil: coil number, counted from 0.
+        timeout_ms: longest wait for a connection or an answer, milliseconds.
+    """
+
+    host: str
+    driver: Literal["modbus"] = "modbus"
+    port: int = 502
+    unit: int = 1
+    coil: int = 0
+    timeout_ms: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of bounds."""
+        _check_modbus(self.host, self.port, self.unit, self.timeout_ms)
+        if not 0 <= self.coil <= 65_535:
+            raise ValueError(f"coil must be 0 to 65535 (got {self.coil})")
+
+
+OutputConfig = NoOutputConfig | SimulatedOutputConfig | CameraOutputConfig | ModbusOutputConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoPlcConfig(_Strict):
+    """No PLC: nothing is shaken hands with."""
+
+    driver: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModbusPlcConfig(_Strict):
+    """A PLC that serves the handshake's registers over Modbus TCP; see `drivers.plc` for the map.
+
+    Attributes:
+        driver: names this kind in `config.yaml`.
+        host: name or address.
+        port: TCP port.
+        unit: Modbus unit (device) number, 0 to 255.
+        read_address: first holding register that the PLC writes and the station reads, counted from 0.
+        write_address: first holding register that the station writes and the PLC reads.
+        cycle_ms: time between two exchanges, milliseconds.
+        timeout_ms: longest wait for a connection or an answer, milliseconds.
+        heartbeat_ms: a PLC whose heartbeat stands still for so long is lost, milliseconds.
+        acknowledge_ms: a result that is not acknowledged within this time is withdrawn, milliseconds.
+    """
+
+    host: str
+    driver: Literal["modbus"] = "modbus"
+    port: int = 502
+    unit: int = 1
+    read_address: int = 0
+    write_address: int = 100
+    cycle_ms: float = 10.0
+    timeout_ms: float = 300.0
+    heartbeat_ms: float = 1000.0
+    acknowledge_ms: float = 200.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of bounds."""
+        _check_modbus(self.host, self.port, self.unit, self.timeout_ms)
+        for name in ("read_address", "write_address"):
+            value = getattr(self, name)
+            if not 0 <= value <= 65_500:
+                raise ValueError(f"{name} must be 0 to 65500 (got {value})")
+        if abs(self.read_address - self.write_address) < 16:
+            raise ValueError(
+                f"write_address must be at least 16 registers away from read_address {self.read_address} "
+                f"(got {self.write_address})"
+            )
+        for name, low, high in (
+            ("cycle_ms", 1, 1000),
+            ("heartbeat_ms", 50, 60_000),
+            ("acknowledge_ms", 10, 60_000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be {low} to {high} milliseconds (got {value:g})")
+
+
+def _check_modbus(host: str, port: int, unit: int, timeout_ms: float) -> None:
+    if not host:
+        raise ValueError("host must be a name or an address (got '')")
+    if not 1 <= port <= 65_535:
+        raise ValueError(f"port must be 1 to 65535 (got {port})")
+    if not 0 <= unit <= 255:
+        raise ValueError(f"unit must be 0 to 255 (got {unit})")
+    if not 10 <= timeout_ms <= 10_000:
+        raise ValueError(f"timeout_ms must be 10 to 10000 milliseconds (got {timeout_ms:g})")
+
+
+PlcConfig = NoPlcConfig | ModbusPlcConfig

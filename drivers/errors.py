@@ -5,7 +5,8 @@
     |   |-- CameraNotFound      no such camera, or its folder is missing: the configuration or a cable
     |   |-- CameraLost          it was there and is gone: reconnect
     |   `-- CameraSettingsError a setting was refused or reads back differently: never run on it
-    `-- OutputError             a reject gate or lamp did not take its value
+    |-- OutputError             a reject gate or lamp did not take its value
+    `-- PlcError                the PLC does not answer, or its registers do not hold the handshake
 
 Messages name the device, what was requested, what was found, and what to do.
 A single failed buffer is no exception: it is a `Grab` with an error (see `drivers.types`).
@@ -34,3 +35,7 @@ class CameraSettingsError(CameraError):
 
 class OutputError(DriverError):
     """A digital output could not be written."""
+
+
+class PlcError(DriverError):
+    """The PLC does not answer, or its registers do not hold the handshake."""

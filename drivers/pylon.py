@@ -12,6 +12,7 @@ What bites, and what is done about it:
 import math
 import os
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.config import PylonConfig
-from drivers.errors import CameraError, CameraLost, CameraNotFound, CameraSettingsError
+from drivers.errors import CameraError, CameraLost, CameraNotFound, CameraSettingsError, OutputError
 from drivers.genapi import FrameIds, same_value, settings_of
 from drivers.types import CameraInfo, Grab, ImageRgb
 
@@ -66,6 +67,9 @@ class PylonCamera:
         """The device is not touched before `open`."""
         self._config = config
         self._camera: Any = None
+        self._outputs_lock = (
+            threading.Lock()
+        )  # user outputs are switched by other threads than the camera's own
         self._to_rgb: Callable[[NDArray[np.uint8]], ImageRgb] = _mono
         self._facts: dict[str, float | int | str] = {}
         self._frame_ids = FrameIds()
@@ -159,14 +163,40 @@ class PylonCamera:
 
     def close(self) -> None:
         """Stop grabbing and destroy the device, so that the next `open` finds a removed one anew."""
-        camera, self._camera = self._camera, None
-        if camera is None:
-            return
-        for step in (camera.StopGrabbing, camera.DestroyDevice):
+        with self._outputs_lock:
+            camera, self._camera = self._camera, None
+            if camera is None:
+                return
+            for step in (camera.StopGrabbing, camera.DestroyDevice):
+                try:
+                    step()
+                except genicam.GenericException:
+                    continue  # a removed device refuses; letting go of it is all there is
+
+    def write_user_output(self, name: str, on: bool) -> None:
+        """Switch one of the camera's user outputs and read it back. Any thread may call it.
+
+        A user output keeps its level when the station dies; what must fall then needs a PLC that watches it.
+
+        Raises:
+            OutputError: not open, no such output, or it did not take the value.
+        """
+        with self._outputs_lock:
+            camera = self._camera
+            if camera is None:
+                raise OutputError(f"{self._name()}: {name} was not switched, the camera is not open")
             try:
-                step()
-            except genicam.GenericException:
-                continue  # a removed device refuses; letting go of it is all there is
+                camera.UserOutputSelector.Value = name
+                camera.UserOutputValue.Value = on
+                actual = camera.UserOutputValue.Value
+            except genicam.GenericException as error:
+                raise OutputError(
+                    f"{self._name()}: {name} was not switched ({_line(error)}); check `user_output`"
+                ) from error
+        if actual != on:
+            raise OutputError(
+                f"{self._name()}: {name} was set to {on} and reads back {actual}; check the camera"
+            )
 
     def _open_device(self) -> Any:
         config = self._config

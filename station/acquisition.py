@@ -1,13 +1,14 @@
 """The acquisition stage: sole caller of its camera. Each trigger becomes a part in the ledger, with or
 without image.
 
-Software triggers follow the station's clock; with `trigger.source: camera` every buffer that arrives is a
-part.
+Software triggers follow the station's clock, or the PLC's wish (`trigger.source: plc`); with `trigger.source:
+camera` every buffer that arrives is a part.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from drivers.camera import Camera
@@ -63,6 +64,11 @@ class AcquisitionStage(Stage):
         self._running = False
         self._has_run = False
         self._stopping = False
+        self._taken: deque[Trigger] = deque()  # parts that the PLC has triggered
+        self._takes = True
+        self._released = threading.Event()
+        self.drained = threading.Event()
+        """Set when no more parts come from here."""
         self.opened = threading.Event()
         """Set once the camera is open, or cannot be opened."""
         self.open_error: DriverError | None = None
@@ -83,11 +89,24 @@ class AcquisitionStage(Stage):
             self._has_run |= running
             self._wake.notify()
 
+    def take(self, trigger: Trigger) -> None:
+        """Expose a part that the PLC has triggered. Never blocks."""
+        with self._wake:
+            if self._takes:
+                self._taken.append(trigger)
+                self._wake.notify()
+                return
+        self._deliver(Missed(trigger, Reason.CAMERA_LOST, "the camera takes no trigger now"))
+
     def stop(self) -> None:
-        """No more triggers; end after the one in progress."""
+        """No more triggers; `drained` after the one in progress. The camera stays open until `release`."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
+
+    def release(self) -> None:
+        """Nobody needs the camera's outputs any more: close it, and end."""
+        self._released.set()
 
     def work(self) -> None:
         """Open, then one part after another until stopped."""
@@ -99,14 +118,21 @@ class AcquisitionStage(Stage):
         finally:
             if self._info is None:
                 self._camera.close()
+                self.drained.set()
             self.opened.set()
         self._on_camera("ok", self._info.model)
         try:
-            if self._config.source == "software":
-                self._follow_clock()
-            else:
-                self._follow_camera()
+            match self._config.source:
+                case "software":
+                    self._follow_clock()
+                case "camera":
+                    self._follow_camera()
+                case "plc":
+                    self._follow_plc()
+            self.drained.set()
+            self._released.wait()
         finally:
+            self.drained.set()
             self._camera.close()
 
     # --- software triggers
@@ -118,7 +144,8 @@ class AcquisitionStage(Stage):
             # A late start moves the clock: the station paces this line, it catches up with one part at most.
             next_s = max(next_s, time.monotonic() - interval_s) + interval_s
             try:
-                self._one_by_software()
+                if trigger := self._open_part(time.perf_counter_ns()):
+                    self._expose(trigger)
             except CameraLost as error:
                 self._reconnect(error)
                 next_s = time.monotonic()
@@ -133,10 +160,38 @@ class AcquisitionStage(Stage):
                 self._wake.wait(left_s if self._running else None)
             return False
 
-    def _one_by_software(self) -> None:
-        trigger = self._open_part(time.perf_counter_ns())
-        if trigger is None:
-            return
+    def _follow_plc(self) -> None:
+        """Each part that was taken is exposed at once, or missed: a late picture would show another place."""
+        try:
+            while (trigger := self._next_taken()) is not None:
+                late_ms = (time.perf_counter_ns() - trigger.triggered_ns) / 1e6
+                if late_ms > self._config.late_ms:
+                    late = f"{late_ms:.0f} ms after its trigger"
+                    self._deliver(self._missed("refused", trigger, Reason.TRIGGER_MISSED, late))
+                    continue
+                try:
+                    self._expose(trigger)
+                except CameraLost as error:
+                    self._let_go(Reason.CAMERA_LOST, str(error))
+                    self._reconnect(error)
+                    with self._wake:
+                        self._takes = True
+        finally:
+            self._let_go(Reason.STOPPED, "the line stopped")
+
+    def _next_taken(self) -> Trigger | None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._taken or self._stopping)
+            return None if self._stopping else self._taken.popleft()
+
+    def _let_go(self, reason: Reason, detail: str) -> None:
+        """Take no more parts; those that were taken will not be exposed."""
+        with self._wake:
+            self._takes = False
+        while self._taken:
+            self._deliver(Missed(self._taken.popleft(), reason, detail))
+
+    def _expose(self, trigger: Trigger) -> None:
         # Stands when anything unforeseen happens below: no part stays without a verdict.
         outcome: Arrival = Missed(trigger, Reason.FRAME_FAILED, "acquisition failed")
         try:

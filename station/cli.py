@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from station import demo_command, doctor_command, line_commands, model_commands
+from station import demo_command, doctor_command, line_commands, model_commands, plc_command
 from station.report import command as report_command
 
 
@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     model_commands.add_parsers(subparsers)
     report_command.add_parser(subparsers)
     doctor_command.add_parser(subparsers)
+    plc_command.add_parser(subparsers)
     return parser
 
 

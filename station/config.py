@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from drivers.config import NoGateConfig, PylonConfig, ReplayConfig, SimulatedConfig, SimulatedGateConfig
+from drivers.config import (
+    CameraOutputConfig,
+    ModbusOutputConfig,
+    ModbusPlcConfig,
+    NoOutputConfig,
+    NoPlcConfig,
+    PylonConfig,
+    ReplayConfig,
+    SimulatedConfig,
+    SimulatedOutputConfig,
+)
 from station.shifts import ShiftConfig
 from station.yaml_source import ConfigError, Location, YamlDocument, read_yaml
 
@@ -17,7 +27,11 @@ DEMO_MODEL = Path(__file__).parent / "demo" / "model.safetensors"
 DEMO_KEYS = Path(__file__).parent / "demo"
 
 CameraChoice = Annotated[SimulatedConfig | ReplayConfig | PylonConfig, Field(discriminator="driver")]
-GateChoice = Annotated[SimulatedGateConfig | NoGateConfig, Field(discriminator="driver")]
+OutputChoice = Annotated[
+    SimulatedOutputConfig | NoOutputConfig | CameraOutputConfig | ModbusOutputConfig,
+    Field(discriminator="driver"),
+]
+PlcChoice = Annotated[NoPlcConfig | ModbusPlcConfig, Field(discriminator="driver")]
 
 
 class _Section(BaseModel):
@@ -46,11 +60,14 @@ class LineSection(_Section):
 class TriggerSection(_Section):
     """What starts an exposure."""
 
-    source: Literal["software", "camera"] = "software"
-    """`software`: the station's clock, every `interval_ms`; `camera`: the camera's own input line."""
+    source: Literal["software", "camera", "plc"] = "software"
+    """`software`: the station's clock, every `interval_ms`; `camera`: the camera's own input line; `plc`: the
+    handshake's trigger."""
     interval_ms: float = Field(default=250.0, ge=5, le=3_600_000)
     frame_timeout_ms: float = Field(default=500.0, ge=10, le=60_000)
     """A software trigger with no buffer within this time is FRAME MISSING."""
+    late_ms: float = Field(default=20.0, ge=1, le=60_000)
+    """A PLC's trigger that cannot be passed on to the camera within this time is TRIGGER MISSED."""
 
 
 class ModelSection(_Section):
@@ -80,14 +97,48 @@ class InspectionSection(_Section):
     """More worker restarts than this put the engine in FAULT."""
     max_consecutive_rejects: int = Field(default=20, ge=0, le=10_000)
     """So many rejects in a row raise an alarm; 0 = never."""
+    stop_consecutive_rejects: int = Field(default=0, ge=0, le=10_000)
+    """So many rejects in a row hold the line; 0 = never."""
+    stop_rejects: int = Field(default=0, ge=0, le=10_000)
+    """So many rejects among the last `stop_among` parts hold the line; 0 = never."""
+    stop_among: int = Field(default=50, ge=1, le=10_000)
+
+
+class StackLightSection(_Section):
+    """The lamps over the station."""
+
+    green: OutputChoice = Field(default_factory=NoOutputConfig)
+    """The line runs."""
+    amber: OutputChoice = Field(default_factory=NoOutputConfig)
+    """It is held or starting, or an alarm waits for somebody."""
+    red: OutputChoice = Field(default_factory=NoOutputConfig)
+    """Something is broken; parts are rejected."""
+    buzzer: OutputChoice = Field(default_factory=NoOutputConfig)
+    """An alarm of high priority that nobody has acknowledged."""
 
 
 class OutputsSection(_Section):
-    """What moves when a part is bad."""
+    """What moves when a part is good or bad, and what shines."""
 
-    reject_gate: GateChoice = Field(default_factory=NoGateConfig)
+    reject_gate: OutputChoice = Field(default_factory=NoOutputConfig)
+    gate_acts_on: Literal["pass", "reject"] = "pass"
+    """`pass`: the output opens the good lane, at rest the gate rejects; `reject`: an ejector."""
+    stroke_ms: float = Field(default=100.0, ge=1, le=60_000)
+    """How long the gate's output stays on for one part."""
+    tracking: Literal["time", "encoder"] = "time"
+    """How a part is followed to the gate: by `reject_delay_ms`, or `reject_counts` of the PLC's encoder."""
     reject_delay_ms: float = Field(default=1500.0, ge=0, le=600_000)
     """Trigger to gate: how long a part travels. It must exceed the inspection deadline."""
+    reject_counts: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Trigger to gate: how many encoder counts a part travels."""
+    reject_confirm_ms: float = Field(default=0.0, ge=0, le=600_000)
+    """Gate to sensor: a reject that the PLC has not counted as left by then holds the line; 0 = no sensor."""
+    stack_light: StackLightSection = StackLightSection()
+
+    @property
+    def lamps(self) -> dict[str, OutputChoice]:
+        """Name -> output of the stack light's lamps."""
+        return {name: getattr(self.stack_light, name) for name in type(self.stack_light).model_fields}
 
 
 class RecordSection(_Section):
@@ -126,6 +177,7 @@ class StationConfig(_Section):
     model: ModelSection
     inspection: InspectionSection = InspectionSection()
     outputs: OutputsSection = OutputsSection()
+    plc: PlcChoice = Field(default_factory=NoPlcConfig)
     record: RecordSection = RecordSection()
     publishing: PublishingSection = PublishingSection()
     shifts: tuple[ShiftConfig, ...] = Field(min_length=1, max_length=24)
@@ -148,23 +200,60 @@ class StationConfig(_Section):
             )
         camera = self.cameras[0]
         if isinstance(camera, PylonConfig) and (camera.trigger_source == "Software") != (
-            self.trigger.source == "software"
+            self.trigger.source != "camera"
         ):
             raise ValueError(
                 f"trigger.source {self.trigger.source!r} does not go with the camera's trigger_source "
-                f"{camera.trigger_source!r}: use 'software' with Software, 'camera' with an input line"
+                f"{camera.trigger_source!r}: 'camera' goes with an input line, the others with Software"
             )
         return self
 
     @model_validator(mode="after")
     def _gate_after_deadline(self) -> "StationConfig":
-        if not isinstance(self.outputs.reject_gate, NoGateConfig) and (
-            self.outputs.reject_delay_ms < self.inspection.deadline_ms
+        outputs = self.outputs
+        if (
+            not isinstance(outputs.reject_gate, NoOutputConfig)
+            and outputs.tracking == "time"
+            and outputs.reject_delay_ms < self.inspection.deadline_ms
         ):
             raise ValueError(
-                f"outputs.reject_delay_ms ({self.outputs.reject_delay_ms:g}) must be at least "
+                f"outputs.reject_delay_ms ({outputs.reject_delay_ms:g}) must be at least "
                 f"inspection.deadline_ms ({self.inspection.deadline_ms:g}): a late part must still be caught"
             )
+        if outputs.tracking == "encoder" and not outputs.reject_counts:
+            raise ValueError("outputs.reject_counts must be above 0 with tracking: encoder (got 0)")
+        if self.inspection.stop_rejects > self.inspection.stop_among:
+            raise ValueError(
+                f"inspection.stop_rejects ({self.inspection.stop_rejects}) must be at most "
+                f"stop_among ({self.inspection.stop_among}), or it never stops the line"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_needs_what(self) -> "StationConfig":
+        outputs = self.outputs
+        if isinstance(self.plc, NoPlcConfig):
+            for asked, key in (
+                (self.trigger.source == "plc", "trigger.source: plc"),
+                (outputs.tracking == "encoder", "outputs.tracking: encoder"),
+                (outputs.reject_confirm_ms > 0, "outputs.reject_confirm_ms"),
+            ):
+                if asked:
+                    raise ValueError(f"plc.driver 'none' does not go with {key}; set `driver: modbus`")
+        wired = {"reject_gate": outputs.reject_gate} | {
+            f"stack_light.{name}": lamp for name, lamp in outputs.lamps.items()
+        }
+        used: dict[str, str] = {}
+        for name, output in wired.items():
+            if not isinstance(output, CameraOutputConfig):
+                continue
+            if not isinstance(self.cameras[0], PylonConfig):
+                raise ValueError(
+                    f"outputs.{name} 'camera' needs a pylon camera; {self.cameras[0].driver!r} has no outputs"
+                )
+            if other := used.get(output.user_output):
+                raise ValueError(f"outputs.{name} uses {output.user_output}, which {other} uses already")
+            used[output.user_output] = name
         return self
 
     @property

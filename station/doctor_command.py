@@ -22,7 +22,7 @@ Finding = tuple[str, str]  # (ok | warn | fail, text)
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     parser = subparsers.add_parser(
-        "doctor", help="check configuration, disk, camera, model, screen; change nothing"
+        "doctor", help="check configuration, disk, camera, PLC, model, screen; change nothing"
     )
     line_commands.add_config_argument(parser)
     parser.set_defaults(func=_doctor)
@@ -39,6 +39,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         ("ports", _ports),
         ("model", _model),
         ("camera", _camera),
+        ("plc", _plc),
         ("screen", _screen),
         ("clock", _clock),
     )
@@ -154,6 +155,26 @@ def _camera(config: "StationConfig") -> Finding:
     if grab is None or grab.image_rgb is None:
         return "fail", f"{text}; no image: {grab.error if grab else 'none came in time'}"
     return "ok", text
+
+
+def _plc(config: "StationConfig") -> Finding:
+    from drivers.errors import PlcError
+    from drivers.plc import create_plc
+
+    plc = create_plc(config.plc)
+    if plc is None:
+        return "ok", "none configured"
+    try:
+        before = plc.read()
+        time.sleep(0.5)
+        after = plc.read()
+    except PlcError as error:
+        return "fail", str(error)
+    finally:
+        plc.close()
+    if after.heartbeat == before.heartbeat:
+        return "fail", "the registers are there, but the heartbeat stands still: put the PLC in RUN"
+    return "ok", f"session {after.session}, heartbeat runs, encoder {after.encoder}"
 
 
 def _screen(config: "StationConfig") -> Finding:

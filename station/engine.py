@@ -1,7 +1,7 @@
 """The engine: composes the stages into one line, starts and stops them in order, answers for its account.
 
 camera -> acquisition -> [inbox] -> inspection <-> worker process
-                                        |-> actuation (gate)
+                                        |-> sorting: plc (handshake), actuation (gate), stack_light
                                         |-> recording (database, pictures)
                                         `-> publishing (screens)
 """
@@ -18,21 +18,25 @@ from typing import Any
 from db.models import EventKind
 from db.writer import EventRow, PartRow
 from drivers.camera import Camera, create_camera
-from drivers.outputs import RejectGate, create_gate
+from drivers.errors import OutputError
+from drivers.outputs import DigitalOutput
 from drivers.types import Trigger
 from station.acquisition import AcquisitionStage
 from station.actuation import ActuationStage
 from station.config import StationConfig, config_sha256
 from station.health import LineHealth
-from station.inspection import SLOTS, Arrival, InspectionStage, is_missed
+from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
 from station.ledger import Ledger
 from station.mailbox import Mailbox
 from station.messages import status_message, verdict_message
+from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
 from station.slab import Slab, SlabLayout
+from station.sorting import Sorting
+from station.stack_light import lamps_lit
 from station.stage import Stage
-from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, StatusMessage
+from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason, StatusMessage
 from station.worker_link import worker_command
 
 log = logging.getLogger(__name__)
@@ -55,7 +59,7 @@ class Engine:
         *,
         parts: int | None = None,
         camera: Camera | None = None,
-        gate: RejectGate | None = None,
+        gate: DigitalOutput | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
         """Compose the stages; nothing is opened yet.
@@ -81,6 +85,8 @@ class Engine:
         self._pause_reason = ""
         self._fault = ""
         self._state_lock = threading.Lock()
+        self._trigger_lock = threading.Lock()  # no PLC trigger slips behind the end of its parts
+        self._takes_triggers = False
         self._told_state: tuple[EngineState, str] = (EngineState.STARTING, "")
         self._part_seqs = itertools.count(1)
         self._started: list[Stage] = []
@@ -98,33 +104,32 @@ class Engine:
             shifts=config.shifts,
             config=config.record,
             on_recorded=self._recorded,
-            on_record=self._device("record", "free disk space or repair the disk; parts are still judged"),
+            on_record=self.device("record", "free disk space or repair the disk; parts are still judged"),
             on_loss=self._record_lost,
-            on_failure=self._stage_failed,
+            on_failure=self.stage_failed,
         )
         self.publishing = PublishingStage(
             config=config.publishing,
             verdict_message=lambda inspection: verdict_message(inspection, self.run_id),
             status_message=self.status,
             on_command=self.command,
-            on_failure=self._stage_failed,
-        )
-        self.actuation = ActuationStage(
-            gate or create_gate(config.outputs.reject_gate),
-            config.outputs.reject_delay_ms,
-            on_gate=self._gate_changed,
-            on_failure=self._stage_failed,
+            on_failure=self.stage_failed,
         )
         camera_config = config.cameras[0]
+        camera = camera or create_camera(camera_config)
         self.acquisition = AcquisitionStage(
-            camera=camera or create_camera(camera_config),
+            camera=camera,
             camera_id=camera_config.camera_id,
             config=config.trigger,
             new_part=self._new_part,
             outbox=self._inbox,
-            on_camera=self._device("camera", "check the camera's cable and power"),
-            on_failure=self._stage_failed,
+            on_camera=self.device("camera", "check the camera's cable and power"),
+            on_failure=self.stage_failed,
         )
+        try:
+            self.sorting = Sorting(config, self, camera, gate)
+        except OutputError as error:
+            raise StartError(str(error)) from error
 
     # --- start and stop
 
@@ -141,9 +146,10 @@ class Engine:
             self.health.resume(self.recording.shift_counts, self.recording.trend)
             self._start_stage(self.publishing)
             self._wait_opened(self.publishing)
-            self._start_stage(self.actuation)
             self._start_stage(self.acquisition)
             self._wait_opened(self.acquisition)
+            self.sorting.start(self._start_stage)
+            self._wait_opened(self.sorting.actuation)
             self._start_inspection()
         except BaseException as error:
             self.stop(f"could not start: {error}")
@@ -158,7 +164,7 @@ class Engine:
         self._started.append(stage)
 
     @staticmethod
-    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage) -> None:
+    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage) -> None:
         if not stage.opened.wait(_OPEN_TIMEOUT_S):
             raise StartError(f"{stage.name} did not open within {_OPEN_TIMEOUT_S:g} s; see the log")
         error = stage.open_error or stage.error
@@ -176,9 +182,9 @@ class Engine:
             slab=self._slab,
             command=self._command,
             config=self.config.inspection,
-            emit=self._decided,
-            on_worker=self._device("worker", "parts are rejected until it is back; see the log"),
-            on_failure=self._stage_failed,
+            emit=self.sorting.judged,
+            on_worker=self.device("worker", "parts are rejected until it is back; see the log"),
+            on_failure=self.stage_failed,
         )
         self._inspection = inspection
         self._start_stage(inspection)
@@ -198,14 +204,19 @@ class Engine:
         self.request_stop(reason)
         self._state_changed()
         limits = self.config.inspection
-        self._end(self.acquisition, self.acquisition.stop, 2 * _OPEN_TIMEOUT_S)
+        with self._trigger_lock:
+            self._takes_triggers = False
+        self.acquisition.stop()
+        if self.acquisition in self._started:
+            self.acquisition.drained.wait(_OPEN_TIMEOUT_S)
         if self._inspection is not None:
             patience_s = (limits.deadline_ms + limits.hang_ms) / 1e3 + 10
             self._end(self._inspection, self._inspection.stop, patience_s)
             self._inspection.drain()
-        self._end(self.actuation, self.actuation.stop, self.config.outputs.reject_delay_ms / 1e3 + 5)
+        self.sorting.stop(self._end)
         self._lifecycle = EngineState.STOPPED
         self._state_changed()
+        self._end(self.acquisition, self.acquisition.release, 2 * _OPEN_TIMEOUT_S)
         if self._inspection is not None:
             self.recording.run_stopped(self.stop_reason)
         self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
@@ -262,14 +273,45 @@ class Engine:
         triggered_unix_ns = time.time_ns() - (time.perf_counter_ns() - triggered_ns)
         trigger = Trigger(next(self._part_seqs), camera_id, triggered_ns, triggered_unix_ns)
         self.ledger.open(trigger.part_seq)
-        self.actuation.expect(trigger)
+        self.sorting.actuation.expect(trigger)
         if self._parts_left == 0:
             self.request_stop("the parts asked for are done")
         return trigger
 
-    def _decided(self, inspection: Inspection) -> None:
+    def plc_triggered(self, missed: bool) -> Trigger | None:
+        """The PLC says that a part stands before the camera, or went by unseen."""
+        with self._trigger_lock:
+            if not self._takes_triggers:  # the line has never run, or is stopping: not READY
+                return None
+            trigger = self._new_part(self.config.cameras[0].camera_id, time.perf_counter_ns())
+            if trigger is None:
+                return None
+            if missed:
+                self._inbox.put(
+                    Missed(trigger, Reason.TRIGGER_MISSED, "triggered by the PLC while it was not heard")
+                )
+            elif self._lifecycle is not EngineState.RUNNING:
+                self._inbox.put(Missed(trigger, Reason.PAUSED, "the line is paused"))
+            else:
+                self.acquisition.take(trigger)
+            return trigger
+
+    def signals(self) -> LineSignals:
+        """What the PLC is told of the line."""
+        state = self.state()[0]
+        return LineSignals(
+            ready=state is EngineState.RUNNING,
+            busy=self.ledger.snapshot().in_flight > 0,
+            fault=state is EngineState.FAULT,
+        )
+
+    def lamps_lit(self) -> frozenset[str]:
+        """What the stack light shows."""
+        return lamps_lit(self.state()[0], self.health.snapshot().alarms)
+
+    def settled(self, inspection: Inspection) -> None:
+        """A part has its final verdict."""
         self.ledger.decide(inspection.trigger.part_seq, inspection.verdict)
-        self.actuation.decided(inspection)
         self.health.decided(inspection)
         self.recording.put(inspection)
         self.publishing.put(inspection)
@@ -282,20 +324,29 @@ class Engine:
             "record-loss", "high", f"THE RECORD HAS LOST ROWS: {loss}", "keep the disk; see the log"
         )
 
-    def _device(self, name: str, action: str) -> Callable[[str, str], None]:
+    def device(self, name: str, action: str) -> Callable[[str, str], None]:
+        """Where a device's state (ok, warn or fault) and a text are told; a fault's alarm says what to do."""
+
         def changed(state: str, text: str) -> None:
             self.health.device(name, state, text, action)
             self._state_changed()
 
         return changed
 
-    def _gate_changed(self, state: str, text: str) -> None:
+    def gate_changed(self, state: str, text: str) -> None:
         """A gate that does not move lets bad parts pass: the line is held until somebody starts it again."""
-        self._device("gate", "check the reject gate, then start the line again")(state, text)
+        self.device("gate", "check the reject gate, then start the line again")(state, text)
         if state == "fault" and self._lifecycle is EngineState.RUNNING:
             self._pause(f"reject gate: {text}", "")
 
-    def _stage_failed(self, stage: Stage) -> None:
+    def hold(self, key: str, title: str, action: str, reason: str) -> None:
+        """Alarm, and hold the line until somebody starts it again."""
+        self.health.alarm(key, "high", title, action)
+        if self._lifecycle is EngineState.RUNNING:
+            self._pause(reason, "")
+
+    def stage_failed(self, stage: Stage) -> None:
+        """A stage has died: the line is stopped."""
         error = stage.error
         self._fault = self._fault or f"{stage.name}: {error or type(error).__name__}"
         self.health.alarm(
@@ -331,7 +382,7 @@ class Engine:
             return EngineState.FAULT, self._fault
         if self._lifecycle not in (EngineState.READY, EngineState.RUNNING):
             return self._lifecycle, self._pause_reason
-        for device in ("camera", "worker", "gate"):
+        for device in ("camera", "worker", *self.sorting.devices):
             if self.health.device_state(device) != "ok":
                 return EngineState.FAULT, f"{device} not ready; parts are rejected"
         return self._lifecycle, ""
@@ -350,6 +401,11 @@ class Engine:
 
     def _run_line(self) -> None:
         self._lifecycle, self._pause_reason = EngineState.RUNNING, ""
+        for key in ("reject-stop", "reject-confirm"):  # whoever starts the line has looked
+            self.health.clear(key)
+        self.sorting.line_started()
+        with self._trigger_lock:
+            self._takes_triggers = True
         self.acquisition.run_line(True)
         self._state_changed()
 

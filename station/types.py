@@ -40,6 +40,9 @@ class Reason(StrEnum):
     DEADLINE = "deadline passed"
     WORKER_DOWN = "worker down"
     WORKER_ERROR = "worker error"
+    GATE_REACHED = "gate reached before verdict"
+    PLC_LOST = "PLC lost"
+    NOT_ACKNOWLEDGED = "PLC did not acknowledge"
     PAUSED = "line paused"
     STOPPED = "line stopped"
 

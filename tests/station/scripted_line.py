@@ -30,17 +30,21 @@ def free_port() -> int:
     raise RuntimeError("no three consecutive ports are free")
 
 
-def line_config(data_dir: Path, **changes: dict[str, object]) -> StationConfig:
-    """The shipped configuration with another data folder, free ports, and `section={key: value}` changes."""
+def line_config(
+    data_dir: Path, camera: dict[str, object] | None = None, **changes: dict[str, object]
+) -> StationConfig:
+    """The shipped configuration with another data folder, free ports, another camera, and
+    `section={key: value}` changes."""
     config = load_config(ROOT / "config.yaml")
     values = config.model_dump()
     values["station"]["data_dir"] = data_dir
     values["publishing"]["port"] = free_port()
     values["record"]["ballast_mb"] = 1.0
-    values["outputs"] = {"reject_gate": {"driver": "simulated"}, "reject_delay_ms": 1000.0}
+    values["cameras"] = [camera] if camera else values["cameras"]
+    values["outputs"] = {"reject_gate": {"driver": "simulated"}, "gate_acts_on": "reject"}
     for section, keys in changes.items():
         values[section].update(keys)
-    values["outputs"]["reject_delay_ms"] = max(1000.0, values["inspection"]["deadline_ms"])
+    values["outputs"].setdefault("reject_delay_ms", max(1000.0, values["inspection"]["deadline_ms"]))
     return StationConfig.model_validate(values)
 
 

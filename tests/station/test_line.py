@@ -16,7 +16,7 @@ from standin import FAULTS
 
 from db.archive import Archive
 from db.session import open_read_only
-from drivers.outputs import SimulatedGate
+from drivers.outputs import SimulatedOutput
 from station.client import CommandClient, CommandError, LineSubscriber
 from station.engine import Engine
 from station.types import EngineState, Preview, StatusMessage, Verdict, VerdictMessage
@@ -35,7 +35,7 @@ def test_each_kind_of_part_gets_its_verdict_reason_row_and_gate(tmp_path: Path, 
         "small",
     ]
     config = line_config(tmp_path, trigger={"interval_ms": 40.0, "frame_timeout_ms": 30.0})
-    gate = SimulatedGate()
+    gate = SimulatedOutput()
     engine = Engine(config, parts=len(script), camera=ScriptedCamera(script), gate=gate, command=STAND_IN)
     rows = assert_whole(run_line(engine), engine, len(script))
     assert [(row["verdict"], row["reason"]) for row in rows] == [
@@ -49,7 +49,7 @@ def test_each_kind_of_part_gets_its_verdict_reason_row_and_gate(tmp_path: Path, 
         ("NOT_INSPECTED", "frame failed"),
         ("NOT_INSPECTED", "wrong image size"),
     ]
-    assert len(gate.fired_ns) == len(script) - 1
+    assert len(gate.on_ns) == len(script) - 1
     assert engine.fault == ""
     assert [row["part_seq"] for row in rows] == list(range(1, len(script) + 1))
 
@@ -100,7 +100,7 @@ def test_the_equation_holds_whatever_happens(
         inspection={"queue_length": queue_length, "deadline_ms": 60.0, "hang_ms": 150.0},
         record={"linger_ms": 5.0},
     )
-    gate = SimulatedGate()
+    gate = SimulatedOutput()
     engine = Engine(config, parts=len(script), camera=ScriptedCamera(script), gate=gate, command=STAND_IN)
     engine.start()
 
@@ -124,7 +124,7 @@ def test_the_equation_holds_whatever_happens(
         killer.join()
     rows = assert_whole(account, engine, account.triggered)
     assert account.triggered <= len(script)
-    assert len(gate.fired_ns) == account.triggered - account.passed
+    assert len(gate.on_ns) == account.triggered - account.passed
     for row, step in zip(rows, script, strict=False):
         if row["verdict"] == "PASS":
             assert isinstance(step, tuple)

@@ -10,7 +10,7 @@ from scripted_line import STAND_IN, ScriptedCamera, line_config
 from standin import FAULTS
 
 from drivers.errors import CameraLost, CameraNotFound, OutputError
-from drivers.outputs import SimulatedGate
+from drivers.outputs import SimulatedOutput
 from drivers.types import CameraInfo
 from station.engine import Engine, StartError
 from station.types import EngineState
@@ -92,21 +92,24 @@ def test_a_lost_camera_rejects_its_part_alarms_and_comes_back(tmp_path: Path, no
 
 
 def test_a_gate_that_does_not_move_holds_the_line(tmp_path: Path, no_leaks: None) -> None:
-    class Stuck(SimulatedGate):
-        def fire(self) -> None:
+    class Stuck(SimulatedOutput):
+        def write(self, on: bool) -> None:
             raise OutputError("no answer; check its supply")
 
     config = line_config(tmp_path, trigger={"interval_ms": 20.0})
     engine = Engine(config, camera=ScriptedCamera([REJECT]), gate=Stuck(), command=STAND_IN)
     engine.start()
     wait_until(lambda: engine.state()[0] is EngineState.PAUSED)
-    assert engine.state()[1] == "reject gate: no answer; check its supply"
+    assert (
+        engine.state()[1]
+        == "reject gate: part 1 was not sent to the reject lane: no answer; check its supply"
+    )
     assert "device-gate" in [alarm.key for alarm in engine.health.snapshot().alarms]
     account = engine.stop("done")
     assert_whole(account, engine, account.triggered)
 
 
-@pytest.mark.parametrize("what", ["model", "camera", "record", "ports"])
+@pytest.mark.parametrize("what", ["model", "camera", "record", "ports", "gate"])
 def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
     tmp_path: Path, no_leaks: None, what: str
 ) -> None:
@@ -121,6 +124,10 @@ def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
         camera = Unplugged([PASS])
         camera.opens = 1  # type: ignore[attr-defined]
         expected = "CAM 1: not there"
+    elif what == "gate":
+        gate = {"driver": "modbus", "host": "127.0.0.1", "port": 9, "timeout_ms": 200.0}
+        config = line_config(tmp_path / "data", outputs={"reject_gate": gate})
+        expected = "Modbus 127.0.0.1:9 unit 1: no connection within 200 ms"
     elif what == "record":
         (tmp_path / "data").mkdir()
         config.database_path.write_bytes(b"this is no database" * 100)
