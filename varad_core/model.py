@@ -10,7 +10,9 @@ Symbols
     E   inner width       N   states per channel        R   rank of the step size dt
 
 Both presets are causal by construction: sequences are delayed by M *before* the first mixing along them, and
-directions are merged only after the last. So token l reaches its own prediction in no direction.
+directions are merged only after the last. So token l reaches its own prediction in no direction. (A `station`
+token is the mean of 3 x 3 of the tokenizer's, so with a lag of one row neighbours share some of them, as a
+backbone's tokens share pixels. A lag of 3 rows parts them; the ablation shows what that changes.)
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from drivers.buttons import RenderedPart, render_part
@@ -38,6 +39,19 @@ def test_inspection_is_repeatable_and_leaves_the_image_alone(trained: Inspector,
     before = image.copy()
     assert trained.inspect(image).score == trained.inspect(image).score
     assert np.array_equal(image, before)
+
+
+def test_the_way_of_a_gpu_gives_nearly_the_same_scores_on_a_cpu(trained: Inspector, part: Render) -> None:
+    """CUDA's graph captures `_forward`; what half precision does to the tokens shows on a CPU as well."""
+    for index, defect in enumerate(("", "chip", "crack")):
+        aligned = trained.framing.align(trained.alignment, part(index, defect, 0.9).image_rgb)
+        tiles = cv2.resize(aligned.image_rgb, (trained.input_size_px,) * 2)[None]
+        with torch.inference_mode():
+            single = trained._tile_maps(tiles, dict.fromkeys(("tokenize", "predict", "score"), 0.0))
+            half = trained._forward(torch.from_numpy(tiles))
+        scores = [float(trained.scoring.scores(maps)[0]) for maps in (single, half)]
+        assert scores[1] == pytest.approx(scores[0], abs=0.02)
+        assert not torch.equal(single, half)
 
 
 @pytest.mark.parametrize("shape", [(192, 160), (100, 400), (512, 512), (17, 16)])
