@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from station import demo_command, doctor_command, line_commands, model_commands, plc_command
+from station.logs import TERMINAL_FORMAT
 from station.report import command as report_command
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; why: see `worker_link`
     logging.basicConfig(
         level=logging.INFO if arguments.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
+        format=TERMINAL_FORMAT,
         stream=sys.stderr,
     )
     try:

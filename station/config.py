@@ -20,6 +20,7 @@ from drivers.config import (
     SimulatedConfig,
     SimulatedOutputConfig,
 )
+from station.logs import LogFile
 from station.shifts import ShiftConfig
 from station.yaml_source import ConfigError, Location, YamlDocument, read_yaml
 
@@ -166,6 +167,16 @@ class PublishingSection(_Section):
     status_hz: float = Field(default=4.0, gt=0, le=30)
 
 
+class LogSection(_Section):
+    """What is written into `data_dir/logs`, as JSON lines."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    max_mb: float = Field(default=10.0, ge=0.01, le=1000)
+    """A file that would grow beyond this many megabytes is put aside."""
+    kept: int = Field(default=9, ge=1, le=100)
+    """So many files put aside stay, of each process."""
+
+
 class StationConfig(_Section):
     """The whole file."""
 
@@ -180,6 +191,7 @@ class StationConfig(_Section):
     plc: PlcChoice = Field(default_factory=NoPlcConfig)
     record: RecordSection = RecordSection()
     publishing: PublishingSection = PublishingSection()
+    log: LogSection = LogSection()
     shifts: tuple[ShiftConfig, ...] = Field(min_length=1, max_length=24)
 
     @field_validator("shifts")
@@ -270,6 +282,16 @@ class StationConfig(_Section):
     def images_dir(self) -> Path:
         """Where images and heatmaps lie."""
         return self.station.data_dir / "images"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where the logs lie."""
+        return self.station.data_dir / "logs"
+
+    def log_file(self, process: str) -> LogFile:
+        """Where a process of the line logs to."""
+        path = self.logs_dir / f"{process}.jsonl"
+        return LogFile(path, self.log.level, round(self.log.max_mb * 1e6), self.log.kept)
 
 
 def load_config(path: Path) -> StationConfig:

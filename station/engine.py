@@ -85,7 +85,7 @@ class Engine:
         self.signal_received = 0
         """Set by a signal handler, which must not touch a lock the interrupted thread may hold."""
         self._parts_left = parts
-        self._command = list(command or worker_command(config))
+        self._command = [*(command or worker_command(config)), *config.log_file("worker").arguments()]
         self._lifecycle = EngineState.STARTING
         self._pause_reason = ""
         self._fault = ""
@@ -441,6 +441,7 @@ class Engine:
     def _event(
         self, kind: EventKind, severity: str, title: str, detail: dict[str, Any], user: str = ""
     ) -> None:
+        log.info("%s: %s", kind, title)
         self.recording.event(
             EventRow(
                 unix_ns=time.time_ns(),

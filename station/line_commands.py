@@ -3,6 +3,7 @@ alone."""
 
 import argparse
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,10 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from station.logs import logging_to
+
 if TYPE_CHECKING:
     from station.config import StationConfig
     from station.engine import Engine
     from station.types import LedgerSnapshot
+
+log = logging.getLogger(__name__)
 
 _UI_CRASHES_PER_MINUTE = 5
 
@@ -110,19 +115,21 @@ def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engi
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        try:
-            engine.start()
-        except StartError as error:
-            if not engine.signal_received:
-                raise
-            print(f"station: {error}", file=sys.stderr)
-            raise SystemExit(0) from error  # stopped as asked, only early
-        try:
-            yield engine
-        finally:
-            if engine.signal_received:
-                engine.request_stop(f"{signal.Signals(engine.signal_received).name} received")
-            engine.stop(engine.stop_reason or "stopped")
+        with logging_to(config.log_file("engine")):
+            try:
+                engine.start()
+            except StartError as error:
+                log.info("the line did not start: %s", error)
+                if not engine.signal_received:
+                    raise
+                print(f"station: {error}", file=sys.stderr)
+                raise SystemExit(0) from error  # stopped as asked, only early
+            try:
+                yield engine
+            finally:
+                if engine.signal_received:
+                    engine.request_stop(f"{signal.Signals(engine.signal_received).name} received")
+                engine.stop(engine.stop_reason or "stopped")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
