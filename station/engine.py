@@ -30,7 +30,7 @@ from station.actuation import ActuationStage
 from station.config import OutputChoice, StationConfig, config_sha256
 from station.health import LineHealth
 from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
-from station.ledger import Ledger
+from station.ledger import Ledger, account_text
 from station.mailbox import Mailbox
 from station.messages import status_message, verdict_message
 from station.plc import LineSignals, PlcStage
@@ -40,6 +40,7 @@ from station.reject_stop import RejectStop
 from station.slab import Slab, SlabLayout
 from station.stack_light import StackLightStage, lamps_lit
 from station.stage import Stage
+from station.supervision import Report, SupervisionStage
 from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason, StatusMessage, Verdict
 from station.worker_link import worker_command
 
@@ -149,6 +150,9 @@ class Engine:
             on_failure=self._stage_failed,
         )
         self.plc = self._plc_stage()
+        self.supervision = SupervisionStage(
+            report=self._report, on_hanging=self._hanging, on_failure=self._stage_failed
+        )
         self._reject_stop = RejectStop(
             config.inspection.stop_consecutive_rejects,
             config.inspection.stop_rejects,
@@ -187,6 +191,7 @@ class Engine:
             StartError: with what is wrong and what to do.
         """
         try:
+            self._start_stage(self.supervision)
             self._start_stage(self.recording)
             self._wait_opened(self.recording)
             self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
@@ -208,6 +213,7 @@ class Engine:
         self._state_changed()
         if run:
             self._run_line()
+        self.supervision.ready()
 
     def _start_stage(self, stage: Stage) -> None:
         stage.start()
@@ -278,6 +284,7 @@ class Engine:
         self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
         self._end(self.publishing, self.publishing.stop, 5)
         self.publishing.close()
+        self._end(self.supervision, self.supervision.stop, 5)
         if self._slab is not None:
             self._slab.close()
         self._inbox.close()
@@ -432,6 +439,24 @@ class Engine:
         )
         self._state_changed()
         self.request_stop(f"fault: {self._fault}")
+
+    def _report(self) -> Report:
+        state, reason = self.state()
+        told = f"{state}: {reason}" if reason else str(state)
+        return Report(
+            stopping=self._lifecycle in (EngineState.STOPPING, EngineState.STOPPED),
+            text=f"{told}; {account_text(self.ledger.snapshot())}",
+            hanging=tuple(stage.name for stage in self._started if stage.hangs),
+        )
+
+    def _hanging(self, names: tuple[str, ...]) -> None:
+        """Stages that get nowhere any more: whoever runs the station must start it again."""
+        if not names:
+            self.health.clear("hang")
+            return
+        self.health.alarm(
+            "hang", "high", f"STATION HANGS: {', '.join(names)}", "restart the station; send the log"
+        )
 
     def _alarm_came(self, alarm: Alarm) -> None:
         if alarm.key == "record-loss":

@@ -140,6 +140,7 @@ class InspectionStage(Stage):
         try:
             self._start_worker()
             while not (self._stopping.is_set() and not self._sent and not len(self._inbox)):
+                self.beat()
                 self._wait()
                 self._read_worker()
                 self._expire()

@@ -15,6 +15,15 @@ class LedgerError(Exception):
     """A part was opened twice, decided twice, or recorded without a verdict: a fault of this program."""
 
 
+def account_text(account: LedgerSnapshot) -> str:
+    """The equation in one line."""
+    return (
+        f"triggered {account.triggered} = {account.passed} pass + {account.recheck} recheck "
+        f"+ {account.reject} reject + {account.not_inspected} not inspected "
+        f"+ {account.in_flight} in flight; {account.rows} rows"
+    )
+
+
 class Ledger:
     """Counts parts under one lock; any thread may call it."""
 

@@ -20,7 +20,6 @@ from station.logs import logging_to
 if TYPE_CHECKING:
     from station.config import StationConfig
     from station.engine import Engine
-    from station.types import LedgerSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +207,8 @@ def run_figures(engine: "Engine") -> dict[str, Any]:
 
 def finish(engine: "Engine", as_json: bool, more_figures: dict[str, Any]) -> int:
     """Say how the run went; 0 when every part is accounted for and no stage failed."""
+    from station.ledger import account_text
+
     account = engine.ledger.snapshot()
     figures = run_figures(engine) | more_figures
     print(f"station: {engine.stop_reason}; {account_text(account)}", file=sys.stderr)
@@ -217,12 +218,3 @@ def finish(engine: "Engine", as_json: bool, more_figures: dict[str, Any]) -> int
     if not whole:
         print("station: the account does not balance; see the log", file=sys.stderr)
     return 0 if whole and not engine.fault else 1
-
-
-def account_text(account: "LedgerSnapshot") -> str:
-    """The ledger's equation in one line."""
-    return (
-        f"triggered {account.triggered} = {account.passed} pass + {account.recheck} recheck "
-        f"+ {account.reject} reject + {account.not_inspected} not inspected "
-        f"+ {account.in_flight} in flight; {account.rows} rows"
-    )

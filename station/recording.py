@@ -25,7 +25,7 @@ from db.writer import EventRow, PartRow, Writer
 from station.ballast import Ballast
 from station.config import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
-from station.stage import Stage
+from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Inspection, Verdict
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ def part_uid(run_id: str, part_seq: int) -> str:
 
 class RecordingStage(Stage):
     """One thread between verdicts and disk."""
+
+    patience_s = 120.0  # a disk that stalls is no reason to start the line again
 
     def __init__(
         self,
@@ -234,10 +236,10 @@ class RecordingStage(Stage):
         more = True
         linger_until_s: float | None = None
         while len(parts) < _MAX_BATCH and more and run_call is None:
+            self.beat()
+            wait_s = LONGEST_WAIT_S if linger_until_s is None else linger_until_s - time.monotonic()
             try:
-                item = self._queue.get(
-                    timeout=None if linger_until_s is None else max(0.0, linger_until_s - time.monotonic())
-                )
+                item = self._queue.get(timeout=max(0.0, wait_s))
             except queue.Empty:
                 break
             linger_until_s = linger_until_s or time.monotonic() + self._config.linger_ms / 1e3
@@ -265,6 +267,7 @@ class RecordingStage(Stage):
     def _until_done(self, write: Callable[[], None]) -> bool:
         """Repeat a write until it succeeds, or until the stop's time is over: then False."""
         while True:
+            self.beat()
             try:
                 write()
             except RecordDamaged:
