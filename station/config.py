@@ -167,6 +167,14 @@ class PublishingSection(_Section):
     status_hz: float = Field(default=4.0, gt=0, le=30)
 
 
+class MetricsSection(_Section):
+    """Where Prometheus finds the line's figures."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=47810, ge=0, le=65_535)
+    """TCP port; 0 = no metrics."""
+
+
 class LogSection(_Section):
     """What is written into `data_dir/logs`, as JSON lines."""
 
@@ -191,6 +199,7 @@ class StationConfig(_Section):
     plc: PlcChoice = Field(default_factory=NoPlcConfig)
     record: RecordSection = RecordSection()
     publishing: PublishingSection = PublishingSection()
+    metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()
     shifts: tuple[ShiftConfig, ...] = Field(min_length=1, max_length=24)
 

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -33,6 +33,7 @@ from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_misse
 from station.ledger import Ledger, account_text
 from station.mailbox import Mailbox
 from station.messages import status_message, verdict_message
+from station.metrics import LineCollector, MetricsStage
 from station.plc import LineSignals, PlcStage
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
@@ -153,6 +154,12 @@ class Engine:
         self.supervision = SupervisionStage(
             report=self._report, on_hanging=self._hanging, on_failure=self._stage_failed
         )
+        self.metrics = MetricsStage(
+            LineCollector(self),
+            config.metrics,
+            on_metrics=self._device("metrics", ""),
+            on_failure=self._helper_failed,
+        )
         self._reject_stop = RejectStop(
             config.inspection.stop_consecutive_rejects,
             config.inspection.stop_rejects,
@@ -205,6 +212,8 @@ class Engine:
                 self._start_stage(self.stack_light)
             if self.plc is not None:
                 self._start_stage(self.plc)
+            if self.config.metrics.port:
+                self._start_stage(self.metrics)
             self._start_inspection()
         except BaseException as error:
             self.stop(f"could not start: {error}")
@@ -284,6 +293,7 @@ class Engine:
         self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
         self._end(self.publishing, self.publishing.stop, 5)
         self.publishing.close()
+        self._end(self.metrics, self.metrics.stop, 5)
         self._end(self.supervision, self.supervision.stop, 5)
         if self._slab is not None:
             self._slab.close()
@@ -331,6 +341,25 @@ class Engine:
     def worker_pid(self) -> int | None:
         """Process id of the worker."""
         return self._inspection.worker_pid if self._inspection else None
+
+    @property
+    def worker_restarts(self) -> int:
+        """How many workers were lost in this run."""
+        return self._inspection.restarts if self._inspection else 0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All that have been started, in order."""
+        return tuple(self._started)
+
+    def queue_lengths(self) -> Mapping[str, int]:
+        """What waits before each stage: parts, but pictures where it says so."""
+        return {
+            "inspection": len(self._inbox),
+            "recording": self.recording.waiting,
+            "recording_images": self.recording.waiting_images,
+            "publishing": self.publishing.waiting,
+        }
 
     # --- called by the stages
 
@@ -387,7 +416,7 @@ class Engine:
             inspection = replace(
                 inspection, verdict=Verdict.NOT_INSPECTED, reason=Reason.GATE_REACHED, detail=""
             )
-        self.ledger.decide(inspection.trigger.part_seq, inspection.verdict)
+        self.ledger.decide(inspection.trigger.part_seq, inspection.verdict, inspection.reason)
         self.health.decided(inspection)
         self.recording.put(inspection)
         self.publishing.put(inspection)
@@ -440,13 +469,18 @@ class Engine:
         self._state_changed()
         self.request_stop(f"fault: {self._fault}")
 
+    def _helper_failed(self, stage: Stage) -> None:
+        """A stage that no part needs: the line runs on without it."""
+        title = f"{stage.name.upper()} ENDED: {stage.error or type(stage.error).__name__}"
+        self.health.alarm(f"stage-{stage.name}", "medium", title, "restart the station at the next break")
+
     def _report(self) -> Report:
         state, reason = self.state()
         told = f"{state}: {reason}" if reason else str(state)
         return Report(
             stopping=self._lifecycle in (EngineState.STOPPING, EngineState.STOPPED),
             text=f"{told}; {account_text(self.ledger.snapshot())}",
-            hanging=tuple(stage.name for stage in self._started if stage.hangs),
+            hanging=tuple(stage.name for stage in self._started if stage.hangs and stage.vital),
         )
 
     def _hanging(self, names: tuple[str, ...]) -> None:

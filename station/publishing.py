@@ -78,6 +78,11 @@ class PublishingStage(Stage):
             inspection
         )  # a full mailbox drops it: the record has it, the status repeats the counts
 
+    @property
+    def waiting(self) -> int:
+        """Parts that the screens have not been told of."""
+        return len(self._verdicts)
+
     def stop(self) -> None:
         """Publish what waits and a last status, then close."""
         self._stopping = True

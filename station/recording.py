@@ -150,6 +150,16 @@ class RecordingStage(Stage):
         anomaly_map = inspection.result.anomaly_map if inspection.result else None
         return _Pixels(inspection.frame.image_rgb, anomaly_map, lossless=not passed)
 
+    @property
+    def waiting(self) -> int:
+        """What waits for the disk: parts, events and the like."""
+        return self._queue.qsize()
+
+    @property
+    def waiting_images(self) -> int:
+        """Pictures among them."""
+        return self._pending_images
+
     def event(self, event: EventRow) -> None:
         """Take an event. Never blocks."""
         self._queue.put(event)

@@ -16,6 +16,8 @@ class Stage(threading.Thread):
     Each turn of its loop calls `beat`; supervision takes a stage that has not for `patience_s` as hanging.
     """
 
+    vital = True
+    """Whether parts are inspected only while this stage gets somewhere."""
     patience_s = 30.0
     """Longest time between two beats of a stage that is well: a device that is opened, a worker that dies."""
 

@@ -37,6 +37,7 @@ def line_config(data_dir: Path, **changes: dict[str, object]) -> StationConfig:
     values["station"]["data_dir"] = data_dir
     values["publishing"]["port"] = free_port()
     values["record"]["ballast_mb"] = 1.0
+    values["metrics"]["port"] = 0
     values["outputs"] = {"reject_gate": {"driver": "simulated"}, "gate_acts_on": "reject"}
     for section, keys in changes.items():
         values[section].update(keys)
