@@ -8,6 +8,8 @@ them in the same transaction, which is what the database's own triggers ask for;
 The hourly counts stay.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,25 +47,46 @@ class ImageRetention:
             raise ValueError(f"max_bytes must not be negative (got {self.max_bytes})")
 
 
-def expire_images(archive: Archive, retention: ImageRetention, now_unix_ns: int) -> int:
-    """Remove the pictures and maps that need no longer be kept; how many went."""
+def expire_images(
+    archive: Archive,
+    retention: ImageRetention,
+    now_unix_ns: int,
+    between_hours: Callable[[], None] = lambda: None,
+) -> int:
+    """Remove the pictures and maps that need no longer be kept; how many went. Others may be written
+    meanwhile.
+
+    Args:
+        archive: its folders; their rows are not asked.
+        retention: what is kept.
+        now_unix_ns: the moment from which ages are counted.
+        between_hours: called after each hour's folder, e.g. to leave the processor to others; what it raises
+            ends the work.
+
+    Raises:
+        RecordReadOnly, RecordError: not all of them could be removed.
+    """
     now = datetime.fromtimestamp(now_unix_ns // 1_000_000_000, UTC)
-    removed = 0
+    removed = excess = 0
     with record_errors(archive.root):
         for hour in archive.hours():
             age = now - _end_of(archive.root, hour)
             if age > timedelta(days=retention.other_days):
-                removed += _remove(list(hour.iterdir()))
+                removed += _remove(hour, "*")[0]
+                with suppress(OSError):  # something else lies there
+                    hour.rmdir()
             elif age > timedelta(days=retention.pass_days):
-                removed += _remove(list(hour.glob("*.jpg")))
-        excess = sum(path.stat().st_size for hour in archive.hours() for path in hour.iterdir())
+                removed += _remove(hour, "*.jpg")[0]
+            excess += sum(size for _, size in _files(hour, "*"))
+            between_hours()
         excess -= retention.max_bytes
         for pattern in ("*.jpg", "*"):
             for hour in archive.hours():
                 if excess > 0:
-                    files = list(hour.glob(pattern))
-                    excess -= sum(path.stat().st_size for path in files)
-                    removed += _remove(files)
+                    files, size = _remove(hour, pattern)
+                    removed += files
+                    excess -= size
+                    between_hours()
     return removed
 
 
@@ -104,7 +127,19 @@ def _end_of(root: Path, hour: Path) -> datetime:
     return started + timedelta(hours=1)
 
 
-def _remove(files: list[Path]) -> int:
-    for path in files:
-        path.unlink()
-    return len(files)
+def _files(hour: Path, pattern: str) -> list[tuple[Path, int]]:
+    """Files and their bytes; what is only being written, or just got its name, is left out."""
+    found = []
+    for path in hour.glob(pattern):
+        with suppress(FileNotFoundError):
+            if path.suffix != ".tmp":
+                found.append((path, path.stat().st_size))
+    return found
+
+
+def _remove(hour: Path, pattern: str) -> tuple[int, int]:
+    """Remove an hour's files; how many, and their bytes."""
+    files = _files(hour, pattern)
+    for path, _ in files:
+        path.unlink(missing_ok=True)
+    return len(files), sum(size for _, size in files)

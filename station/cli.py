@@ -10,7 +10,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from station import demo_command, doctor_command, line_commands, model_commands, plc_command
+from station import (
+    demo_command,
+    doctor_command,
+    line_commands,
+    model_commands,
+    plc_command,
+    record_commands,
+)
 from station.logs import TERMINAL_FORMAT
 from station.report import command as report_command
 
@@ -28,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     report_command.add_parser(subparsers)
     doctor_command.add_parser(subparsers)
     plc_command.add_parser(subparsers)
+    record_commands.add_parser(subparsers)
     return parser
 
 

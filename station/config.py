@@ -155,6 +155,25 @@ class RecordSection(_Section):
     """Disk space kept back for rows, in megabytes; where it cannot be had, images are shed."""
 
 
+class HousekeepingSection(_Section):
+    """How long the record is kept, and where it is backed up."""
+
+    every_minutes: float = Field(default=15.0, ge=0.001, le=1440)
+    """Time between two looks for what is old, and for whether a backup is due."""
+    pass_image_days: float = Field(default=30.0, ge=0, le=36_500)
+    other_image_days: float = Field(default=365.0, ge=1, le=36_500)
+    """All pictures but those of passed parts, and every map."""
+    max_images_gb: float = Field(default=100.0, ge=0.001, le=1_000_000)
+    """Gigabytes of pictures and maps; beyond it the oldest go, those of passed parts first."""
+    row_days: float = Field(default=0.0, ge=0, le=36_500)
+    """Rows of parts and events; 0 = for ever."""
+    backup_hours: float = Field(default=24.0, ge=0, le=8760)
+    """Time between two backups; 0 = none."""
+    backup_folder: Path | None = None
+    """None = `backups` in the data folder, which is no help against a broken disk."""
+    backups_kept: int = Field(default=7, ge=1, le=1000)
+
+
 class PublishingSection(_Section):
     """Where the screens find the engine."""
 
@@ -198,6 +217,7 @@ class StationConfig(_Section):
     outputs: OutputsSection = OutputsSection()
     plc: PlcChoice = Field(default_factory=NoPlcConfig)
     record: RecordSection = RecordSection()
+    housekeeping: HousekeepingSection = HousekeepingSection()
     publishing: PublishingSection = PublishingSection()
     metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()
@@ -277,6 +297,21 @@ class StationConfig(_Section):
             used[output.user_output] = name
         return self
 
+    @model_validator(mode="after")
+    def _passes_go_first(self) -> "StationConfig":
+        keep = self.housekeeping
+        if keep.pass_image_days > keep.other_image_days:
+            raise ValueError(
+                f"housekeeping.pass_image_days ({keep.pass_image_days:g}) must be at most "
+                f"other_image_days ({keep.other_image_days:g})"
+            )
+        return self
+
+    @property
+    def backup_folder(self) -> Path:
+        """Where backups of the record go."""
+        return self.housekeeping.backup_folder or self.station.data_dir / "backups"
+
     @property
     def trusted_keys(self) -> Path:
         """The folder of keys that may sign models."""
@@ -324,7 +359,12 @@ def config_sha256(config: StationConfig) -> str:
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
 
 
-_PATH_KEYS = (("station", "data_dir"), ("model", "bundle"), ("model", "trusted_keys"))
+_PATH_KEYS = (
+    ("station", "data_dir"),
+    ("model", "bundle"),
+    ("model", "trusted_keys"),
+    ("housekeeping", "backup_folder"),
+)
 _CAMERA_PATH_KEYS = ("folder", "settings_file", "image_folder")
 
 

@@ -29,6 +29,7 @@ from station.acquisition import AcquisitionStage
 from station.actuation import ActuationStage
 from station.config import OutputChoice, StationConfig, config_sha256
 from station.health import LineHealth
+from station.housekeeping import HousekeepingStage
 from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
 from station.ledger import Ledger, account_text
 from station.mailbox import Mailbox
@@ -154,6 +155,9 @@ class Engine:
         self.supervision = SupervisionStage(
             report=self._report, on_hanging=self._hanging, on_failure=self._stage_failed
         )
+        self.housekeeping = HousekeepingStage(
+            config, self.recording, on_chores=self._chores_done, on_failure=self._helper_failed
+        )
         self.metrics = MetricsStage(
             LineCollector(self),
             config.metrics,
@@ -214,6 +218,7 @@ class Engine:
                 self._start_stage(self.plc)
             if self.config.metrics.port:
                 self._start_stage(self.metrics)
+            self._start_stage(self.housekeeping)
             self._start_inspection()
         except BaseException as error:
             self.stop(f"could not start: {error}")
@@ -284,6 +289,7 @@ class Engine:
         self._end(self.actuation, self.actuation.stop, travel_s + self.config.outputs.stroke_ms / 1e3 + 15)
         if self.plc is not None:
             self._end(self.plc, self.plc.stop, 5)
+        self._end(self.housekeeping, self.housekeeping.stop, 15)
         self._lifecycle = EngineState.STOPPED
         self._state_changed()
         self._end(self.stack_light, self.stack_light.stop, 5)
@@ -469,6 +475,20 @@ class Engine:
         self._state_changed()
         self.request_stop(f"fault: {self._fault}")
 
+    def _chores_done(self, problems: Mapping[str, str]) -> None:
+        for chore, problem in problems.items():
+            if problem:
+                self.health.alarm(
+                    f"housekeeping-{chore}",
+                    "medium",
+                    f"{chore.upper()}: {problem}",
+                    "see housekeeping in config.yaml",
+                )
+            else:
+                self.health.clear(f"housekeeping-{chore}")
+        text = "; ".join(f"{chore}: {problem}" for chore, problem in problems.items() if problem)
+        self._device("housekeeping", "")("warn" if text else "ok", text or "done")
+
     def _helper_failed(self, stage: Stage) -> None:
         """A stage that no part needs: the line runs on without it."""
         title = f"{stage.name.upper()} ENDED: {stage.error or type(stage.error).__name__}"
@@ -480,17 +500,19 @@ class Engine:
         return Report(
             stopping=self._lifecycle in (EngineState.STOPPING, EngineState.STOPPED),
             text=f"{told}; {account_text(self.ledger.snapshot())}",
-            hanging=tuple(stage.name for stage in self._started if stage.hangs and stage.vital),
+            hanging=tuple(stage for stage in self._started if stage.hangs),
         )
 
-    def _hanging(self, names: tuple[str, ...]) -> None:
+    def _hanging(self, stages: tuple[Stage, ...]) -> None:
         """Stages that get nowhere any more: whoever runs the station must start it again."""
-        if not names:
-            self.health.clear("hang")
-            return
-        self.health.alarm(
-            "hang", "high", f"STATION HANGS: {', '.join(names)}", "restart the station; send the log"
-        )
+        for vital, key, priority in ((True, "hang", "high"), (False, "helper-hang", "medium")):
+            names = ", ".join(stage.name for stage in stages if stage.vital is vital)
+            if names:
+                self.health.alarm(
+                    key, priority, f"STATION HANGS: {names}", "restart the station; send the log"
+                )
+            else:
+                self.health.clear(key)
 
     def _alarm_came(self, alarm: Alarm) -> None:
         if alarm.key == "record-loss":

@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class Report(NamedTuple):
-    """The line as supervision sees it: whether it is stopping, its state in words, and who hangs."""
+    """The line as supervision sees it: whether it is stopping, its state in words, and which stages hang."""
 
     stopping: bool
     text: str
-    hanging: tuple[str, ...]
+    hanging: tuple[Stage, ...]
 
 
 class SupervisionStage(Stage):
@@ -32,7 +32,7 @@ class SupervisionStage(Stage):
         self,
         *,
         report: Callable[[], Report],
-        on_hanging: Callable[[tuple[str, ...]], None],
+        on_hanging: Callable[[tuple[Stage, ...]], None],
         on_failure: Callable[[Stage], None],
         notifier: Notifier | None = None,
     ) -> None:
@@ -40,7 +40,7 @@ class SupervisionStage(Stage):
 
         Args:
             report: says how the line is; must not block.
-            on_hanging: told the names of the stages that hang, when they change; empty = none any more.
+            on_hanging: told which stages hang, when that changes; empty = none any more.
             on_failure: told when this stage dies.
             notifier: instead of the one that the environment asks for.
         """
@@ -53,7 +53,7 @@ class SupervisionStage(Stage):
         self._feed_s = half_s
         self._next_feed_s = 0.0
         self._said = ""
-        self._hanging: tuple[str, ...] = ()
+        self._hanging: tuple[Stage, ...] = ()
         self._ready = False
         self._wake = threading.Event()
         self._ended = False
@@ -87,14 +87,16 @@ class SupervisionStage(Stage):
 
     def _look(self, report: Report, watched: bool) -> None:
         hanging = report.hanging if watched else ()
+        names = ", ".join(stage.name for stage in hanging)
         if hanging != self._hanging:
             self._hanging = hanging
             if hanging:
-                log.error("hanging: %s", ", ".join(hanging))
+                log.error("hanging: %s", names)
             self._on_hanging(hanging)
-        self._tell(f"{', '.join(hanging)} hanging; {report.text}" if hanging else report.text)
+        self._tell(f"{names} hanging; {report.text}" if hanging else report.text)
         now_s = time.monotonic()
-        if self._feed_s and not hanging and now_s >= self._next_feed_s:
+        fed = not any(stage.vital for stage in hanging)  # no part waits for the others
+        if self._feed_s and fed and now_s >= self._next_feed_s:
             self._notifier.tell("WATCHDOG=1")
             self._next_feed_s = now_s + self._feed_s
 
