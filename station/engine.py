@@ -161,7 +161,7 @@ class Engine:
         self.metrics = MetricsStage(
             LineCollector(self),
             config.metrics,
-            on_metrics=self._device("metrics", ""),
+            on_trouble=lambda problem: self._trouble("metrics", problem, "see metrics in the configuration"),
             on_failure=self._helper_failed,
         )
         self._reject_stop = RejectStop(
@@ -475,19 +475,16 @@ class Engine:
         self._state_changed()
         self.request_stop(f"fault: {self._fault}")
 
+    def _trouble(self, key: str, problem: str, action: str) -> None:
+        """Something that no part needs does not work, or (empty) works again."""
+        if problem:
+            self.health.alarm(key, "medium", f"{key.upper()}: {problem}", action)
+        else:
+            self.health.clear(key)
+
     def _chores_done(self, problems: Mapping[str, str]) -> None:
         for chore, problem in problems.items():
-            if problem:
-                self.health.alarm(
-                    f"housekeeping-{chore}",
-                    "medium",
-                    f"{chore.upper()}: {problem}",
-                    "see housekeeping in config.yaml",
-                )
-            else:
-                self.health.clear(f"housekeeping-{chore}")
-        text = "; ".join(f"{chore}: {problem}" for chore, problem in problems.items() if problem)
-        self._device("housekeeping", "")("warn" if text else "ok", text or "done")
+            self._trouble(chore, problem, "see housekeeping in the configuration; the line runs on")
 
     def _helper_failed(self, stage: Stage) -> None:
         """A stage that no part needs: the line runs on without it."""

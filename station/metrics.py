@@ -45,7 +45,7 @@ class MetricsStage(Stage):
         self,
         collector: Collector,
         config: MetricsSection,
-        on_metrics: Callable[[str, str], None],
+        on_trouble: Callable[[str], None],
         on_failure: Callable[[Stage], None],
     ) -> None:
         """Set up; `start()` opens the port, and tries again where it is taken.
@@ -53,14 +53,14 @@ class MetricsStage(Stage):
         Args:
             collector: reads the figures.
             config: address and port.
-            on_metrics: told the state (ok or warn) and a text when they change.
+            on_trouble: told why there are no figures; empty = there are.
             on_failure: told when this stage dies.
         """
         super().__init__("metrics", on_failure)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
         self._config = config
-        self._on_metrics = on_metrics
+        self._on_trouble = on_trouble
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -87,9 +87,9 @@ class MetricsStage(Stage):
                 server = HTTPServer(address, handler)
             except OSError as error:
                 log.warning("metrics: %s:%d cannot be used: %s", *address, error.strerror or error)
-                self._on_metrics("warn", f"port {address[1]} cannot be used; change metrics.port")
+                self._on_trouble(f"port {address[1]} cannot be used ({error.strerror or error})")
             else:
-                self._on_metrics("ok", f"{address[0]}:{address[1]}")
+                self._on_trouble("")
                 return server
             if self._stopping.wait(_RETRY_S):
                 return None

@@ -60,7 +60,7 @@ def test_a_running_line_is_backed_up_and_its_old_pictures_go(tmp_path: Path, no_
     first = backups(folder)[0]
     wait_until(lambda: first not in backups(folder))
     assert engine.state()[0] is EngineState.RUNNING
-    assert engine.health.device_state("housekeeping") == "ok"
+    assert engine.health.snapshot().alarms == ()
     end()
     kept = {path.name for path in archive.root.rglob("*") if path.is_file()}
     assert "young-reject.png" in kept
@@ -118,20 +118,17 @@ def test_a_backup_that_fails_is_an_alarm_and_clears_when_it_works_again(tmp_path
     folder.parent.mkdir()
     folder.write_text("a file where the folder should be")
     engine.start()
-    wait_until(lambda: alarm(engine, "housekeeping-backup") is not None)
-    told = alarm(engine, "housekeeping-backup")
+    wait_until(lambda: alarm(engine, "backup") is not None)
+    told = alarm(engine, "backup")
     assert told is not None
     assert (told.priority, told.active) == ("medium", True)
     assert told.title.startswith("BACKUP: ")
-    assert engine.health.device_state("housekeeping") == "warn"
     assert engine.state()[0] is EngineState.RUNNING
     before = engine.ledger.snapshot().passed
     wait_until(lambda: engine.ledger.snapshot().passed > before + 5)
     folder.unlink()
     wait_until(lambda: bool(backups(folder)))
-    wait_until(lambda: engine.health.device_state("housekeeping") == "ok")
-    told = alarm(engine, "housekeeping-backup")
-    assert told is not None and not told.active
+    wait_until(lambda: not any(alarm.active for alarm in engine.health.snapshot().alarms))
     end()
 
 

@@ -86,6 +86,6 @@ def test_a_taken_port_costs_the_figures_not_the_line(tmp_path: Path, no_leaks: N
         engine = Engine(config, parts=3, camera=ScriptedCamera([PASS]), command=STAND_IN)
         engine.start()
         assert engine.done.wait(20)
-        wait_until(lambda: engine.health.device_state("metrics") == "warn")
+        wait_until(lambda: "metrics" in [alarm.key for alarm in engine.health.snapshot().alarms])
         account = engine.stop("done")
     assert account.passed == account.rows == 3
