@@ -17,6 +17,7 @@ from station import (
     model_commands,
     plc_command,
     record_commands,
+    support_command,
 )
 from station.logs import TERMINAL_FORMAT
 from station.report import command as report_command
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor_command.add_parser(subparsers)
     plc_command.add_parser(subparsers)
     record_commands.add_parser(subparsers)
+    support_command.add_parser(subparsers)
     return parser
 
 
