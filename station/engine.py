@@ -29,12 +29,10 @@ from station.acquisition import AcquisitionStage
 from station.actuation import ActuationStage
 from station.config import OutputChoice, StationConfig, config_sha256
 from station.health import LineHealth
-from station.housekeeping import HousekeepingStage
 from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
-from station.ledger import Ledger, account_text
+from station.ledger import Ledger
 from station.mailbox import Mailbox
 from station.messages import status_message, verdict_message
-from station.metrics import LineCollector, MetricsStage
 from station.plc import LineSignals, PlcStage
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
@@ -42,8 +40,8 @@ from station.reject_stop import RejectStop
 from station.slab import Slab, SlabLayout
 from station.stack_light import StackLightStage, lamps_lit
 from station.stage import Stage
-from station.supervision import Report, SupervisionStage
 from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason, StatusMessage, Verdict
+from station.upkeep import Upkeep
 from station.worker_link import worker_command
 
 log = logging.getLogger(__name__)
@@ -152,18 +150,7 @@ class Engine:
             on_failure=self._stage_failed,
         )
         self.plc = self._plc_stage()
-        self.supervision = SupervisionStage(
-            report=self._report, on_hanging=self._hanging, on_failure=self._stage_failed
-        )
-        self.housekeeping = HousekeepingStage(
-            config, self.recording, on_chores=self._chores_done, on_failure=self._helper_failed
-        )
-        self.metrics = MetricsStage(
-            LineCollector(self),
-            config.metrics,
-            on_trouble=lambda problem: self._trouble("metrics", problem, "see metrics in the configuration"),
-            on_failure=self._helper_failed,
-        )
+        self.upkeep = Upkeep(self, on_fatal=self._stage_failed)
         self._reject_stop = RejectStop(
             config.inspection.stop_consecutive_rejects,
             config.inspection.stop_rejects,
@@ -202,7 +189,7 @@ class Engine:
             StartError: with what is wrong and what to do.
         """
         try:
-            self._start_stage(self.supervision)
+            self._start_stage(self.upkeep.supervision)
             self._start_stage(self.recording)
             self._wait_opened(self.recording)
             self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
@@ -217,8 +204,8 @@ class Engine:
             if self.plc is not None:
                 self._start_stage(self.plc)
             if self.config.metrics.port:
-                self._start_stage(self.metrics)
-            self._start_stage(self.housekeeping)
+                self._start_stage(self.upkeep.metrics)
+            self._start_stage(self.upkeep.housekeeping)
             self._start_inspection()
         except BaseException as error:
             self.stop(f"could not start: {error}")
@@ -227,7 +214,7 @@ class Engine:
         self._state_changed()
         if run:
             self._run_line()
-        self.supervision.ready()
+        self.upkeep.supervision.ready()
 
     def _start_stage(self, stage: Stage) -> None:
         stage.start()
@@ -289,7 +276,7 @@ class Engine:
         self._end(self.actuation, self.actuation.stop, travel_s + self.config.outputs.stroke_ms / 1e3 + 15)
         if self.plc is not None:
             self._end(self.plc, self.plc.stop, 5)
-        self._end(self.housekeeping, self.housekeeping.stop, 15)
+        self._end(self.upkeep.housekeeping, self.upkeep.housekeeping.stop, 15)
         self._lifecycle = EngineState.STOPPED
         self._state_changed()
         self._end(self.stack_light, self.stack_light.stop, 5)
@@ -299,8 +286,8 @@ class Engine:
         self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
         self._end(self.publishing, self.publishing.stop, 5)
         self.publishing.close()
-        self._end(self.metrics, self.metrics.stop, 5)
-        self._end(self.supervision, self.supervision.stop, 5)
+        self._end(self.upkeep.metrics, self.upkeep.metrics.stop, 5)
+        self._end(self.upkeep.supervision, self.upkeep.supervision.stop, 5)
         if self._slab is not None:
             self._slab.close()
         self._inbox.close()
@@ -342,6 +329,11 @@ class Engine:
     def fault(self) -> str:
         """Why a stage failed; empty when none has."""
         return self._fault
+
+    @property
+    def lifecycle(self) -> EngineState:
+        """Where the line was told to be, whatever its devices do."""
+        return self._lifecycle
 
     @property
     def worker_pid(self) -> int | None:
@@ -474,42 +466,6 @@ class Engine:
         )
         self._state_changed()
         self.request_stop(f"fault: {self._fault}")
-
-    def _trouble(self, key: str, problem: str, action: str) -> None:
-        """Something that no part needs does not work, or (empty) works again."""
-        if problem:
-            self.health.alarm(key, "medium", f"{key.upper()}: {problem}", action)
-        else:
-            self.health.clear(key)
-
-    def _chores_done(self, problems: Mapping[str, str]) -> None:
-        for chore, problem in problems.items():
-            self._trouble(chore, problem, "see housekeeping in the configuration; the line runs on")
-
-    def _helper_failed(self, stage: Stage) -> None:
-        """A stage that no part needs: the line runs on without it."""
-        title = f"{stage.name.upper()} ENDED: {stage.error or type(stage.error).__name__}"
-        self.health.alarm(f"stage-{stage.name}", "medium", title, "restart the station at the next break")
-
-    def _report(self) -> Report:
-        state, reason = self.state()
-        told = f"{state}: {reason}" if reason else str(state)
-        return Report(
-            stopping=self._lifecycle in (EngineState.STOPPING, EngineState.STOPPED),
-            text=f"{told}; {account_text(self.ledger.snapshot())}",
-            hanging=tuple(stage for stage in self._started if stage.hangs),
-        )
-
-    def _hanging(self, stages: tuple[Stage, ...]) -> None:
-        """Stages that get nowhere any more: whoever runs the station must start it again."""
-        for vital, key, priority in ((True, "hang", "high"), (False, "helper-hang", "medium")):
-            names = ", ".join(stage.name for stage in stages if stage.vital is vital)
-            if names:
-                self.health.alarm(
-                    key, priority, f"STATION HANGS: {names}", "restart the station; send the log"
-                )
-            else:
-                self.health.clear(key)
 
     def _alarm_came(self, alarm: Alarm) -> None:
         if alarm.key == "record-loss":

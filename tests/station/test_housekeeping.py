@@ -138,7 +138,7 @@ def test_housekeeping_that_dies_leaves_the_line_running(tmp_path: Path) -> None:
     def broken(problems: object) -> None:
         raise ZeroDivisionError("a fault of this program")
 
-    engine.housekeeping._on_chores = broken
+    engine.upkeep.housekeeping._on_chores = broken
     engine.start()
     wait_until(lambda: alarm(engine, "stage-housekeeping") is not None)
     before = engine.ledger.snapshot().passed
