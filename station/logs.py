@@ -128,5 +128,5 @@ class _RotatedFile(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         error = sys.exc_info()[1]
         if not self._has_said:
-            print(f"station: the log {self.baseFilename} cannot be written: {error}", file=sys.stderr)
+            print(f"log: {self.baseFilename} cannot be written: {error}", file=sys.stderr)
         self._has_said = True

@@ -67,7 +67,7 @@ def test_a_log_that_cannot_be_written_is_said_once(
         LOG.info("one")
         LOG.info("two")
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("station: the log ")
+    assert said.startswith("log: ")
 
 
 def test_the_worker_logs_into_its_own_file(tmp_path: Path, no_leaks: None) -> None:
