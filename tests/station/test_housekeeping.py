@@ -177,6 +177,25 @@ def test_a_line_is_restored_from_its_backup_and_runs_on(
     end_again()
 
 
+def test_a_start_on_lost_rows_keeps_their_pictures(tmp_path: Path) -> None:
+    engine, end = running(tmp_path)
+    engine.start()
+    wait_until(lambda: bool(backups(engine.config.backup_folder)))
+    early = backups(engine.config.backup_folder)[0].read_bytes()
+    before = engine.ledger.snapshot().reject
+    wait_until(lambda: engine.ledger.snapshot().reject > before + 5)
+    end()
+    pictures = set(engine.config.images_dir.rglob("*.png"))
+    for path in engine.config.database_path.parent.glob("station.db-*"):
+        path.unlink()
+    engine.config.database_path.write_bytes(early)  # by hand, without `station restore`
+    again, end_again = running(tmp_path, backup_hours=0.0)
+    again.start()
+    end_again()
+    assert alarm(again, "record-loss") is not None
+    assert pictures <= set(again.config.images_dir.rglob("*.png"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
