@@ -180,8 +180,10 @@ def test_a_line_is_restored_from_its_backup_and_runs_on(
 def test_a_start_on_lost_rows_keeps_their_pictures(tmp_path: Path) -> None:
     engine, end = running(tmp_path)
     engine.start()
-    wait_until(lambda: bool(backups(engine.config.backup_folder)))
-    early = backups(engine.config.backup_folder)[0].read_bytes()
+    wait_until(lambda: engine.ledger.snapshot().rows > 10)
+    first = set(backups(engine.config.backup_folder))
+    wait_until(lambda: len(set(backups(engine.config.backup_folder)) - first) > 1)
+    early = backups(engine.config.backup_folder)[-1].read_bytes()  # begun behind some pictures
     before = engine.ledger.snapshot().reject
     wait_until(lambda: engine.ledger.snapshot().reject > before + 5)
     end()
