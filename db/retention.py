@@ -8,9 +8,13 @@ them in the same transaction, which is what the database's own triggers ask for;
 The hourly counts stay.
 """
 
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import text
 
@@ -19,6 +23,7 @@ from db.chain import ChainedTable
 from db.errors import record_errors
 from db.writer import Writer
 
+_FILES_AT_ONCE = 100
 _TIME_COLUMNS: dict[ChainedTable, str] = {"part": "triggered_unix_ns", "event": "unix_ns"}
 
 
@@ -45,25 +50,53 @@ class ImageRetention:
             raise ValueError(f"max_bytes must not be negative (got {self.max_bytes})")
 
 
-def expire_images(archive: Archive, retention: ImageRetention, now_unix_ns: int) -> int:
-    """Remove the pictures and maps that need no longer be kept; how many went."""
+class _File(NamedTuple):
+    path: str
+    size_bytes: int
+    passed: bool
+
+
+def expire_images(
+    archive: Archive,
+    retention: ImageRetention,
+    now_unix_ns: int,
+    pause: Callable[[], None] = lambda: None,
+) -> int:
+    """Remove the pictures and maps that need no longer be kept; how many went. Others may be written
+    meanwhile.
+
+    Args:
+        archive: its folders; their rows are not asked.
+        retention: what is kept.
+        now_unix_ns: the moment from which ages are counted.
+        pause: called about every millisecond of work, to leave the processor to others; what it raises ends
+            the work.
+
+    Raises:
+        RecordReadOnly, RecordError: not all of them could be removed.
+    """
     now = datetime.fromtimestamp(now_unix_ns // 1_000_000_000, UTC)
-    removed = 0
+    removed = excess = 0
     with record_errors(archive.root):
-        for hour in archive.hours():
+        hours = archive.hours()
+        for hour in hours:
             age = now - _end_of(archive.root, hour)
-            if age > timedelta(days=retention.other_days):
-                removed += _remove(list(hour.iterdir()))
-            elif age > timedelta(days=retention.pass_days):
-                removed += _remove(list(hour.glob("*.jpg")))
-        excess = sum(path.stat().st_size for hour in archive.hours() for path in hour.iterdir())
+            pass_is_old = age > timedelta(days=retention.pass_days)
+            other_is_old = age > timedelta(days=retention.other_days)
+            files = _files(hour, pause)
+            old = [file for file in files if (pass_is_old if file.passed else other_is_old)]
+            removed += _remove(old, pause)
+            excess += sum(file.size_bytes for file in files) - sum(file.size_bytes for file in old)
+            if other_is_old:
+                with suppress(OSError):  # something else lies there
+                    hour.rmdir()
         excess -= retention.max_bytes
-        for pattern in ("*.jpg", "*"):
-            for hour in archive.hours():
+        for passed_only in (True, False):
+            for hour in hours:
                 if excess > 0:
-                    files = list(hour.glob(pattern))
-                    excess -= sum(path.stat().st_size for path in files)
-                    removed += _remove(files)
+                    files = [file for file in _files(hour, pause) if file.passed or not passed_only]
+                    removed += _remove(files, pause)
+                    excess -= sum(file.size_bytes for file in files)
     return removed
 
 
@@ -104,7 +137,25 @@ def _end_of(root: Path, hour: Path) -> datetime:
     return started + timedelta(hours=1)
 
 
-def _remove(files: list[Path]) -> int:
-    for path in files:
-        path.unlink()
+def _files(hour: Path, pause: Callable[[], None]) -> list[_File]:
+    """An hour's files; what is only being written, or just got its name, is left out."""
+    found: list[_File] = []
+    pause()
+    with suppress(FileNotFoundError), os.scandir(hour) as entries:
+        for number, entry in enumerate(entries, 1):
+            with suppress(FileNotFoundError):
+                if not entry.name.endswith(".tmp"):
+                    size_bytes = entry.stat().st_size
+                    found.append(_File(entry.path, size_bytes, entry.name.endswith(".jpg")))
+            if number % _FILES_AT_ONCE == 0:
+                pause()
+    return found
+
+
+def _remove(files: list[_File], pause: Callable[[], None]) -> int:
+    """Remove files; how many."""
+    for number, file in enumerate(files, 1):
+        Path(file.path).unlink(missing_ok=True)
+        if number % _FILES_AT_ONCE == 0:
+            pause()
     return len(files)

@@ -68,8 +68,8 @@ def open_database(path: Path) -> Database:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
             _use_wal(connection)
-            revision = _revision(connection)
-        _refuse_newer(path, revision)
+            revision = read_revision(connection)
+        refuse_newer(path, revision)
         engine = _writing_engine(path)
         try:
             if revision != REVISION:
@@ -98,8 +98,8 @@ def open_read_only(path: Path) -> Database:
         with closing(
             sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         ) as connection:
-            revision = _revision(connection)
-        _refuse_newer(path, revision)
+            revision = read_revision(connection)
+        refuse_newer(path, revision)
         if revision != REVISION:
             raise RecordOlder(
                 f"{path}: the record is at version {revision or 'none'}, this program reads {REVISION}; "
@@ -122,14 +122,15 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             sleep(0.01)
 
 
-def _revision(connection: sqlite3.Connection) -> str:
+def read_revision(connection: sqlite3.Connection) -> str:
     """The schema's version; empty for a new database."""
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
     return str(row[0]) if row else ""
 
 
-def _refuse_newer(path: Path, revision: str) -> None:
+def refuse_newer(path: Path, revision: str) -> None:
+    """A record that a newer program wrote is not touched."""
     if revision > REVISION:
         raise RecordNewer(
             f"{path}: the record is at version {revision}, this program knows {REVISION}; "
@@ -147,7 +148,7 @@ def _upgrade(engine: Engine, path: Path) -> None:
     config.set_main_option("path_separator", "os")
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        _refuse_newer(path, _revision(sqlite_connection(connection)))
+        refuse_newer(path, read_revision(sqlite_connection(connection)))
         command.upgrade(config, "head")
 
 

@@ -132,7 +132,7 @@ class Writer:
             raise RecordError(f"{database.path}: opened for reading only; use open_database to write")
         self.path = database.path
         with record_errors(self.path):
-            self._lock_fd = _lock(self.path)
+            self._lock_fd = lock_for_writing(self.path)
             try:
                 self._connection = database.engine.connect()
                 self._mark = Mark(self.path)
@@ -268,7 +268,12 @@ def _real(value: float) -> float:
     return float(value) + 0.0
 
 
-def _lock(database_path: Path) -> int:
+def lock_for_writing(database_path: Path) -> int:
+    """Keep every other program from writing until the descriptor returned is closed.
+
+    Raises:
+        RecordLocked: another one does.
+    """
     path = database_path.with_name(database_path.name + ".lock")
     lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

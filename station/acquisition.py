@@ -17,7 +17,7 @@ from drivers.types import CameraInfo, Frame, Grab, Trigger
 from station.config import TriggerSection
 from station.inspection import Arrival, Missed
 from station.mailbox import Mailbox
-from station.stage import Stage
+from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Reason
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class AcquisitionStage(Stage):
             on_failure: told when this stage dies.
         """
         super().__init__("acquisition", on_failure)
+        self.patience_s += config.frame_timeout_ms / 1e3
         self._camera = camera
         self._camera_id = camera_id
         self._config = config
@@ -130,7 +131,8 @@ class AcquisitionStage(Stage):
                 case "plc":
                     self._follow_plc()
             self.drained.set()
-            self._released.wait()
+            while not self._released.wait(LONGEST_WAIT_S):
+                self.beat()
         finally:
             self.drained.set()
             self._camera.close()
@@ -154,10 +156,11 @@ class AcquisitionStage(Stage):
         """Sleep until the line runs and it is time; False when stopping or finished."""
         with self._wake:
             while not self._stopping and not self.finished.is_set():
+                self.beat()
                 left_s = start_s - time.monotonic()
                 if self._running and left_s <= 0:
                     return True
-                self._wake.wait(left_s if self._running else None)
+                self._wake.wait(min(left_s, LONGEST_WAIT_S) if self._running else LONGEST_WAIT_S)
             return False
 
     def _follow_plc(self) -> None:
@@ -181,7 +184,9 @@ class AcquisitionStage(Stage):
 
     def _next_taken(self) -> Trigger | None:
         with self._wake:
-            self._wake.wait_for(lambda: self._taken or self._stopping)
+            while not self._wake.wait_for(lambda: self._taken or self._stopping, LONGEST_WAIT_S):
+                self.beat()
+            self.beat()
             return None if self._stopping else self._taken.popleft()
 
     def _let_go(self, reason: Reason, detail: str) -> None:
@@ -220,6 +225,7 @@ class AcquisitionStage(Stage):
         """
         last_ns = time.perf_counter_ns()
         while not self._stopping and not self.finished.is_set():
+            self.beat()
             try:
                 grab = self._camera.retrieve(_SLICE_S)
             except CameraError as error:
@@ -296,6 +302,7 @@ class AcquisitionStage(Stage):
         log.error("%s lost: %s", self._camera_id, error)
         self._on_camera("fault", f"lost, reconnecting ({error})")
         while True:
+            self.beat()
             self._camera.close()
             with self._wake:
                 if self._wake.wait_for(lambda: self._stopping, backoff_s):

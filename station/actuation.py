@@ -16,7 +16,7 @@ from drivers.outputs import DigitalOutput
 from drivers.types import Trigger
 from station.config import OutputsSection
 from station.reject_confirm import RejectConfirm
-from station.stage import Stage
+from station.stage import LONGEST_WAIT_S, Stage
 from station.tracking import Arrival, Encoder, PartTracking
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class ActuationStage(Stage):
         leaving. None when stopped and nothing is on its way."""
         with self._changed:
             while True:
+                self.beat()
                 now_ns = time.perf_counter_ns()
                 arrivals = self._tracking.advance(now_ns if self._by_time else self._position)
                 unconfirmed = self._confirm.overdue(now_ns)
@@ -153,15 +154,16 @@ class ActuationStage(Stage):
             return not self._is_on or self._tracking.blocked
         return not self._by_time and time.monotonic() - self._stop_s > _BELT_STOP_S
 
-    def _wait_s(self, now_ns: int) -> float | None:
+    def _wait_s(self, now_ns: int) -> float:
         later_ns = [until for until in (self._stroke_until_ns, self._retry_ns) if until > now_ns]
+        later_ns.append(now_ns + round(LONGEST_WAIT_S * 1e9))
         if self._confirm.next_due_ns is not None:
             later_ns.append(self._confirm.next_due_ns)
         if self._by_time and self._tracking.next_due is not None:
             later_ns.append(self._tracking.next_due)
         if self._stop_s is not None:
             later_ns.append(now_ns + _RETRY_NS)
-        return max(0, min(later_ns) - now_ns) / 1e9 if later_ns else None
+        return max(0, min(later_ns) - now_ns) / 1e9
 
     def _sort(self, arrival: Arrival) -> None:
         """One part into its lane."""

@@ -10,7 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from station import demo_command, doctor_command, line_commands, model_commands, plc_command
+from station import (
+    demo_command,
+    doctor_command,
+    line_commands,
+    model_commands,
+    plc_command,
+    record_commands,
+    support_command,
+)
+from station.logs import TERMINAL_FORMAT
 from station.report import command as report_command
 
 
@@ -27,6 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     report_command.add_parser(subparsers)
     doctor_command.add_parser(subparsers)
     plc_command.add_parser(subparsers)
+    record_commands.add_parser(subparsers)
+    support_command.add_parser(subparsers)
     return parser
 
 
@@ -36,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; why: see `worker_link`
     logging.basicConfig(
         level=logging.INFO if arguments.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
+        format=TERMINAL_FORMAT,
         stream=sys.stderr,
     )
     try:

@@ -20,6 +20,7 @@ from drivers.config import (
     SimulatedConfig,
     SimulatedOutputConfig,
 )
+from station.logs import LogFile
 from station.shifts import ShiftConfig
 from station.yaml_source import ConfigError, Location, YamlDocument, read_yaml
 
@@ -154,6 +155,25 @@ class RecordSection(_Section):
     """Disk space kept back for rows, in megabytes; where it cannot be had, images are shed."""
 
 
+class HousekeepingSection(_Section):
+    """How long the record is kept, and where it is backed up."""
+
+    every_minutes: float = Field(default=15.0, ge=0.001, le=1440)
+    """Time between two looks for what is old, and for whether a backup is due."""
+    pass_image_days: float = Field(default=30.0, ge=0, le=36_500)
+    other_image_days: float = Field(default=365.0, ge=1, le=36_500)
+    """All pictures but those of passed parts, and every map."""
+    max_images_gb: float = Field(default=100.0, ge=0.001, le=1_000_000)
+    """Gigabytes of pictures and maps; beyond it the oldest go, those of passed parts first."""
+    row_days: float = Field(default=0.0, ge=0, le=36_500)
+    """Rows of parts and events; 0 = for ever."""
+    backup_hours: float = Field(default=24.0, ge=0, le=8760)
+    """Time between two backups; 0 = none."""
+    backup_folder: Path | None = None
+    """None = `backups` in the data folder, which is no help against a broken disk."""
+    backups_kept: int = Field(default=7, ge=1, le=1000)
+
+
 class PublishingSection(_Section):
     """Where the screens find the engine."""
 
@@ -164,6 +184,24 @@ class PublishingSection(_Section):
     """Longest side of a preview image."""
     preview_hz: float = Field(default=15.0, gt=0, le=60)
     status_hz: float = Field(default=4.0, gt=0, le=30)
+
+
+class MetricsSection(_Section):
+    """Where Prometheus finds the line's figures."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=47810, ge=0, le=65_535)
+    """TCP port; 0 = no metrics."""
+
+
+class LogSection(_Section):
+    """What is written into `data_dir/logs`, as JSON lines."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    max_mb: float = Field(default=10.0, ge=0.01, le=1000)
+    """A file that would grow beyond this many megabytes is put aside."""
+    kept: int = Field(default=9, ge=1, le=100)
+    """So many files put aside stay, of each process."""
 
 
 class StationConfig(_Section):
@@ -179,7 +217,10 @@ class StationConfig(_Section):
     outputs: OutputsSection = OutputsSection()
     plc: PlcChoice = Field(default_factory=NoPlcConfig)
     record: RecordSection = RecordSection()
+    housekeeping: HousekeepingSection = HousekeepingSection()
     publishing: PublishingSection = PublishingSection()
+    metrics: MetricsSection = MetricsSection()
+    log: LogSection = LogSection()
     shifts: tuple[ShiftConfig, ...] = Field(min_length=1, max_length=24)
 
     @field_validator("shifts")
@@ -256,6 +297,21 @@ class StationConfig(_Section):
             used[output.user_output] = name
         return self
 
+    @model_validator(mode="after")
+    def _passes_go_first(self) -> "StationConfig":
+        keep = self.housekeeping
+        if keep.pass_image_days > keep.other_image_days:
+            raise ValueError(
+                f"housekeeping.pass_image_days ({keep.pass_image_days:g}) must be at most "
+                f"other_image_days ({keep.other_image_days:g})"
+            )
+        return self
+
+    @property
+    def backup_folder(self) -> Path:
+        """Where backups of the record go."""
+        return self.housekeeping.backup_folder or self.station.data_dir / "backups"
+
     @property
     def trusted_keys(self) -> Path:
         """The folder of keys that may sign models."""
@@ -270,6 +326,16 @@ class StationConfig(_Section):
     def images_dir(self) -> Path:
         """Where images and heatmaps lie."""
         return self.station.data_dir / "images"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where the logs lie."""
+        return self.station.data_dir / "logs"
+
+    def log_file(self, process: str) -> LogFile:
+        """Where a process of the line logs to."""
+        path = self.logs_dir / f"{process}.jsonl"
+        return LogFile(path, self.log.level, round(self.log.max_mb * 1e6), self.log.kept)
 
 
 def load_config(path: Path) -> StationConfig:
@@ -293,7 +359,12 @@ def config_sha256(config: StationConfig) -> str:
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
 
 
-_PATH_KEYS = (("station", "data_dir"), ("model", "bundle"), ("model", "trusted_keys"))
+_PATH_KEYS = (
+    ("station", "data_dir"),
+    ("model", "bundle"),
+    ("model", "trusted_keys"),
+    ("housekeeping", "backup_folder"),
+)
 _CAMERA_PATH_KEYS = ("folder", "settings_file", "image_folder")
 
 

@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +33,24 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config)
     print(f"ok    config     {arguments.config}")
+    worst = 0
+    for name, (state, text) in findings(config):
+        print(f"{state:5} {name:10} {text}", flush=True)
+        worst = max(worst, ("ok", "warn", "fail").index(state))
+    return 1 if worst == 2 else 0
+
+
+def findings(config: "StationConfig", *, beside_line: bool = False) -> Iterator[tuple[str, Finding]]:
+    """What is found, check by check.
+
+    Args:
+        config: of the line.
+        beside_line: leave out what a running line has for itself: model, camera and PLC.
+    """
     checks: tuple[tuple[str, Callable[[StationConfig], Finding]], ...] = (
         ("disk", _disk),
         ("record", _record),
+        ("backup", _backup),
         ("ports", _ports),
         ("model", _model),
         ("camera", _camera),
@@ -43,12 +58,19 @@ def _doctor(arguments: argparse.Namespace) -> int:
         ("screen", _screen),
         ("clock", _clock),
     )
-    worst = 0
+    runs = beside_line and _ports(config)[0] != "ok"
     for name, check in checks:
-        state, text = check(config)
-        print(f"{state:5} {name:10} {text}", flush=True)
-        worst = max(worst, ("ok", "warn", "fail").index(state))
-    return 1 if worst == 2 else 0
+        if runs and name in ("model", "camera", "plc"):
+            yield name, ("ok", "not looked at: the line seems to be running")
+        else:
+            yield name, _safely(check, config)
+
+
+def _safely(check: Callable[["StationConfig"], Finding], config: "StationConfig") -> Finding:
+    try:
+        return check(config)
+    except Exception as error:  # noqa: BLE001 - a check that breaks has found something, too
+        return "fail", f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _existing(path: Path) -> Path:
@@ -70,7 +92,7 @@ def _record(config: "StationConfig") -> Finding:
     from sqlalchemy import func, select
 
     from db.chain import read_faults
-    from db.errors import RecordError, RecordMissing
+    from db.errors import RecordError, RecordMissing, record_errors
     from db.models import Part
     from db.session import open_read_only
 
@@ -81,7 +103,7 @@ def _record(config: "StationConfig") -> Finding:
     except RecordError as error:
         return "fail", str(error)
     try:
-        with database.connect() as connection:
+        with record_errors(database.path), database.connect() as connection:
             parts = connection.execute(select(func.count()).select_from(Part)).scalar_one()
             problems = [problem for problem in (database.loss, *read_faults(connection)) if problem]
     except RecordError as error:
@@ -91,6 +113,22 @@ def _record(config: "StationConfig") -> Finding:
     if problems:
         return "fail", f"{problems[0]}; keep the disk and compare with a backup"
     return "ok", f"{parts} parts recorded, nothing altered"
+
+
+def _backup(config: "StationConfig") -> Finding:
+    from db.backup import backups
+
+    every_hours, folder = config.housekeeping.backup_hours, config.backup_folder
+    if not every_hours:
+        return "warn", "none configured: housekeeping.backup_hours is 0"
+    if not config.database_path.exists():
+        return "ok", f"nothing recorded yet; backups will go to {folder}"
+    made = backups(folder)
+    if not made:
+        return "warn", f"none yet in {folder}; the line makes one within minutes of its start"
+    age_hours = (time.time() - made[-1].stat().st_mtime) / 3600
+    text = f"{made[-1]}, {age_hours:.1f} h old"
+    return ("ok", text) if age_hours < 2 * every_hours else ("warn", f"{text}; is the line running at all?")
 
 
 def _ports(config: "StationConfig") -> Finding:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -37,6 +37,7 @@ from station.sorting import Sorting
 from station.stack_light import lamps_lit
 from station.stage import Stage
 from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason, StatusMessage
+from station.upkeep import Upkeep
 from station.worker_link import worker_command
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Engine:
         self.signal_received = 0
         """Set by a signal handler, which must not touch a lock the interrupted thread may hold."""
         self._parts_left = parts
-        self._command = list(command or worker_command(config))
+        self._command = [*(command or worker_command(config)), *config.log_file("worker").arguments()]
         self._lifecycle = EngineState.STARTING
         self._pause_reason = ""
         self._fault = ""
@@ -130,6 +131,7 @@ class Engine:
             self.sorting = Sorting(config, self, camera, gate)
         except OutputError as error:
             raise StartError(str(error)) from error
+        self.upkeep = Upkeep(self, on_fatal=self.stage_failed)
 
     # --- start and stop
 
@@ -140,6 +142,7 @@ class Engine:
             StartError: with what is wrong and what to do.
         """
         try:
+            self._start_stage(self.upkeep.supervision)
             self._start_stage(self.recording)
             self._wait_opened(self.recording)
             self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
@@ -150,6 +153,9 @@ class Engine:
             self._wait_opened(self.acquisition)
             self.sorting.start(self._start_stage)
             self._wait_opened(self.sorting.actuation)
+            if self.config.metrics.port:
+                self._start_stage(self.upkeep.metrics)
+            self._start_stage(self.upkeep.housekeeping)
             self._start_inspection()
         except BaseException as error:
             self.stop(f"could not start: {error}")
@@ -158,6 +164,7 @@ class Engine:
         self._state_changed()
         if run:
             self._run_line()
+        self.upkeep.supervision.ready()
 
     def _start_stage(self, stage: Stage) -> None:
         stage.start()
@@ -214,6 +221,7 @@ class Engine:
             self._end(self._inspection, self._inspection.stop, patience_s)
             self._inspection.drain()
         self.sorting.stop(self._end)
+        self._end(self.upkeep.housekeeping, self.upkeep.housekeeping.stop, 15)
         self._lifecycle = EngineState.STOPPED
         self._state_changed()
         self._end(self.acquisition, self.acquisition.release, 2 * _OPEN_TIMEOUT_S)
@@ -222,6 +230,8 @@ class Engine:
         self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
         self._end(self.publishing, self.publishing.stop, 5)
         self.publishing.close()
+        self._end(self.upkeep.metrics, self.upkeep.metrics.stop, 5)
+        self._end(self.upkeep.supervision, self.upkeep.supervision.stop, 5)
         if self._slab is not None:
             self._slab.close()
         self._inbox.close()
@@ -258,9 +268,33 @@ class Engine:
         return self._fault
 
     @property
+    def lifecycle(self) -> EngineState:
+        """Where the line was told to be, whatever its devices do."""
+        return self._lifecycle
+
+    @property
     def worker_pid(self) -> int | None:
         """Process id of the worker."""
         return self._inspection.worker_pid if self._inspection else None
+
+    @property
+    def worker_restarts(self) -> int:
+        """How many workers were lost in this run."""
+        return self._inspection.restarts if self._inspection else 0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All that have been started, in order."""
+        return tuple(self._started)
+
+    def queue_lengths(self) -> Mapping[str, int]:
+        """What waits before each stage: parts, but pictures where it says so."""
+        return {
+            "inspection": len(self._inbox),
+            "recording": self.recording.waiting,
+            "recording_images": self.recording.waiting_images,
+            "publishing": self.publishing.waiting,
+        }
 
     # --- called by the stages
 
@@ -311,7 +345,7 @@ class Engine:
 
     def settled(self, inspection: Inspection) -> None:
         """A part has its final verdict."""
-        self.ledger.decide(inspection.trigger.part_seq, inspection.verdict)
+        self.ledger.decide(inspection.trigger.part_seq, inspection.verdict, inspection.reason)
         self.health.decided(inspection)
         self.recording.put(inspection)
         self.publishing.put(inspection)
@@ -363,6 +397,7 @@ class Engine:
     def _event(
         self, kind: EventKind, severity: str, title: str, detail: dict[str, Any], user: str = ""
     ) -> None:
+        log.info("%s: %s", kind, title)
         self.recording.event(
             EventRow(
                 unix_ns=time.time_ns(),

@@ -3,6 +3,7 @@ out."""
 
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from station.types import Alarm, DeviceStatus, Inspection, Verdict
 
 _LATENCIES = 1000
 _RATE_PARTS = 50
+LATENCY_BUCKETS_MS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000)
 _TREND_MINUTES = 120
 _PRIORITIES = ("high", "medium", "low")
 
@@ -56,6 +58,8 @@ class LineHealth:
         self._counts: Counter[str] = Counter()
         self._streak = 0
         self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES)
+        self._latency_counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+        self._latency_sum_ms = 0.0
         self._decided_s: deque[float] = deque(maxlen=_RATE_PARTS)
         self._minutes: dict[int, tuple[int, int]] = {}  # minute -> (parts, passed)
         self._devices: dict[str, DeviceStatus] = {}
@@ -78,6 +82,8 @@ class LineHealth:
             self._streak = 0 if passed else self._streak + 1
             if inspection.verdict is not Verdict.NOT_INSPECTED:
                 self._latencies_ms.append(inspection.latency_ms)
+                self._latency_counts[bisect_left(LATENCY_BUCKETS_MS, inspection.latency_ms)] += 1
+                self._latency_sum_ms += inspection.latency_ms
             self._decided_s.append(inspection.decided_ns / 1e9)
             minute = inspection.trigger.triggered_unix_ns // 60_000_000_000
             parts, good = self._minutes.get(minute, (0, 0))
@@ -148,6 +154,12 @@ class LineHealth:
             return True
 
     # --- out
+
+    def latency_histogram(self) -> tuple[tuple[int, ...], float]:
+        """Inspected parts by trigger to verdict: up to each of `LATENCY_BUCKETS_MS` and over; their sum in
+        ms."""
+        with self._lock:
+            return tuple(self._latency_counts), self._latency_sum_ms
 
     def snapshot(self) -> HealthSnapshot:
         """The line's health now."""

@@ -119,6 +119,8 @@ class InspectionStage(Stage):
         """Set once the first worker is ready, or cannot be."""
         self.model: Model | None = None
         """The model that is ready; None while there is none."""
+        self.restarts = 0
+        """How often a worker that had been ready was lost."""
         self.start_error = ""
         """Why the first worker could not start."""
 
@@ -140,6 +142,7 @@ class InspectionStage(Stage):
         try:
             self._start_worker()
             while not (self._stopping.is_set() and not self._sent and not len(self._inbox)):
+                self.beat()
                 self._wait()
                 self._read_worker()
                 self._expire()
@@ -361,6 +364,7 @@ class InspectionStage(Stage):
             return
         now_s = time.monotonic()
         self._restarts_s.append(now_s)
+        self.restarts += 1
         while self._restarts_s[0] < now_s - _HOUR_S:
             self._restarts_s.popleft()
         if len(self._restarts_s) > self._config.max_restarts_per_hour:

@@ -7,12 +7,22 @@ triggered == rows                                                       at stop
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 
-from station.types import LedgerSnapshot, Verdict
+from station.types import LedgerSnapshot, Reason, Verdict
 
 
 class LedgerError(Exception):
     """A part was opened twice, decided twice, or recorded without a verdict: a fault of this program."""
+
+
+def account_text(account: LedgerSnapshot) -> str:
+    """The equation in one line."""
+    return (
+        f"triggered {account.triggered} = {account.passed} pass + {account.recheck} recheck "
+        f"+ {account.reject} reject + {account.not_inspected} not inspected "
+        f"+ {account.in_flight} in flight; {account.rows} rows"
+    )
 
 
 class Ledger:
@@ -24,7 +34,7 @@ class Ledger:
         self._unrecorded: set[int] = set()
         self._triggered = 0
         self._rows = 0
-        self._verdicts: Counter[Verdict] = Counter()
+        self._decided: Counter[tuple[Verdict, Reason]] = Counter()
 
     def open(self, part_seq: int) -> None:
         """A part was triggered."""
@@ -34,14 +44,14 @@ class Ledger:
             self._in_flight.add(part_seq)
             self._triggered += 1
 
-    def decide(self, part_seq: int, verdict: Verdict) -> None:
+    def decide(self, part_seq: int, verdict: Verdict, reason: Reason) -> None:
         """A part has its verdict; it can have only one."""
         with self._lock:
             if part_seq not in self._in_flight:
                 raise LedgerError(f"part {part_seq} got {verdict} but is not in flight")
             self._in_flight.remove(part_seq)
             self._unrecorded.add(part_seq)
-            self._verdicts[verdict] += 1
+            self._decided[verdict, reason] += 1
 
     def record(self, part_seq: int) -> None:
         """A part's row is safely on disk."""
@@ -53,13 +63,21 @@ class Ledger:
 
     def snapshot(self) -> LedgerSnapshot:
         """The account at this moment."""
+        return self.by_reason()[0]
+
+    def by_reason(self) -> tuple[LedgerSnapshot, Mapping[tuple[Verdict, Reason], int]]:
+        """The account, and at the same moment the decided parts by verdict and reason."""
         with self._lock:
-            return LedgerSnapshot(
+            verdicts: Counter[Verdict] = Counter()
+            for (verdict, _), parts in self._decided.items():
+                verdicts[verdict] += parts
+            account = LedgerSnapshot(
                 triggered=self._triggered,
-                passed=self._verdicts[Verdict.PASS],
-                recheck=self._verdicts[Verdict.RECHECK],
-                reject=self._verdicts[Verdict.REJECT],
-                not_inspected=self._verdicts[Verdict.NOT_INSPECTED],
+                passed=verdicts[Verdict.PASS],
+                recheck=verdicts[Verdict.RECHECK],
+                reject=verdicts[Verdict.REJECT],
+                not_inspected=verdicts[Verdict.NOT_INSPECTED],
                 in_flight=len(self._in_flight),
                 rows=self._rows,
             )
+            return account, dict(self._decided)

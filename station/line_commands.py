@@ -3,6 +3,7 @@ alone."""
 
 import argparse
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,10 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from station.logs import logging_to
+
 if TYPE_CHECKING:
     from station.config import StationConfig
     from station.engine import Engine
-    from station.types import LedgerSnapshot
+
+log = logging.getLogger(__name__)
 
 _UI_CRASHES_PER_MINUTE = 5
 
@@ -110,19 +114,21 @@ def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engi
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        try:
-            engine.start()
-        except StartError as error:
-            if not engine.signal_received:
-                raise
-            print(f"station: {error}", file=sys.stderr)
-            raise SystemExit(0) from error  # stopped as asked, only early
-        try:
-            yield engine
-        finally:
-            if engine.signal_received:
-                engine.request_stop(f"{signal.Signals(engine.signal_received).name} received")
-            engine.stop(engine.stop_reason or "stopped")
+        with logging_to(config.log_file("engine")):
+            try:
+                engine.start()
+            except StartError as error:
+                log.info("the line did not start: %s", error)
+                if not engine.signal_received:
+                    raise
+                print(f"station: {error}", file=sys.stderr)
+                raise SystemExit(0) from error  # stopped as asked, only early
+            try:
+                yield engine
+            finally:
+                if engine.signal_received:
+                    engine.request_stop(f"{signal.Signals(engine.signal_received).name} received")
+                engine.stop(engine.stop_reason or "stopped")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -201,6 +207,8 @@ def run_figures(engine: "Engine") -> dict[str, Any]:
 
 def finish(engine: "Engine", as_json: bool, more_figures: dict[str, Any]) -> int:
     """Say how the run went; 0 when every part is accounted for and no stage failed."""
+    from station.ledger import account_text
+
     account = engine.ledger.snapshot()
     figures = run_figures(engine) | more_figures
     print(f"station: {engine.stop_reason}; {account_text(account)}", file=sys.stderr)
@@ -210,12 +218,3 @@ def finish(engine: "Engine", as_json: bool, more_figures: dict[str, Any]) -> int
     if not whole:
         print("station: the account does not balance; see the log", file=sys.stderr)
     return 0 if whole and not engine.fault else 1
-
-
-def account_text(account: "LedgerSnapshot") -> str:
-    """The ledger's equation in one line."""
-    return (
-        f"triggered {account.triggered} = {account.passed} pass + {account.recheck} recheck "
-        f"+ {account.reject} reject + {account.not_inspected} not inspected "
-        f"+ {account.in_flight} in flight; {account.rows} rows"
-    )

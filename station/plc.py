@@ -90,6 +90,7 @@ class PlcStage(Stage):
         self._grace_s += time.monotonic()
         try:
             while not self._stopping:
+                self.beat()
                 reached = self._exchange()
                 self._tell()
                 # A verdict is told at once, but a PLC that does not answer is left alone for a while.

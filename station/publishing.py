@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from station.client import COMMAND_OFFSET, EVENT_OFFSET, EVENT_QUEUE_LENGTH, PREVIEW_OFFSET, endpoint
 from station.config import PublishingSection
 from station.mailbox import Mailbox
-from station.stage import Stage
+from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Inspection, Preview, StatusMessage, VerdictMessage
 from station.wire import encode_event, encode_preview
 
@@ -78,6 +78,11 @@ class PublishingStage(Stage):
             inspection
         )  # a full mailbox drops it: the record has it, the status repeats the counts
 
+    @property
+    def waiting(self) -> int:
+        """Parts that the screens have not been told of."""
+        return len(self._verdicts)
+
     def stop(self) -> None:
         """Publish what waits and a last status, then close."""
         self._stopping = True
@@ -127,7 +132,8 @@ class PublishingStage(Stage):
         while True:
             stopping = self._stopping
             now_s = time.monotonic()
-            due_s = min(next_status_s, next_preview_s if self._latest else next_status_s)
+            self.beat()
+            due_s = min(next_status_s, now_s + LONGEST_WAIT_S, next_preview_s if self._latest else math.inf)
             ready = dict(poller.poll(0 if stopping else max(0, math.ceil((due_s - now_s) * 1e3))))
             self._verdicts.clear()
             while inspection := self._verdicts.pop():

@@ -10,28 +10,33 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from db.archive import Archive
-from db.errors import DiskFull, RecordDamaged, RecordError
+from db.backup import back_up
+from db.chain import ChainedTable
+from db.errors import DiskFull, RecordDamaged, RecordError, disk_full
 from db.queries import read_counts, read_known_files, shift_counts, yield_trend
+from db.retention import expire_rows
 from db.session import Database, open_database
 from db.writer import EventRow, PartRow, Writer
 from station.ballast import Ballast
 from station.config import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
-from station.stage import Stage
+from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Inspection, Verdict
 
 log = logging.getLogger(__name__)
 
 _MAX_BATCH = 200
 _RETRY_S = 1.0
+_EXPIRED_AT_ONCE = 1000  # rows; parts wait for the disk meanwhile
 _TREND_S, _TREND_BUCKET_S = 7200, 60
 
 
@@ -54,6 +59,14 @@ class _Part:
 _RunCall = Callable[[Writer], None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chore:
+    """Something the writer does between two commits, and who waits for it."""
+
+    call: Callable[[Writer], Any]
+    answer: "Future[Any]"
+
+
 def part_uid(run_id: str, part_seq: int) -> str:
     """The name of a part for ever."""
     return f"{run_id}-{part_seq:09d}"
@@ -61,6 +74,8 @@ def part_uid(run_id: str, part_seq: int) -> str:
 
 class RecordingStage(Stage):
     """One thread between verdicts and disk."""
+
+    patience_s = 120.0  # a disk that stalls is no reason to start the line again
 
     def __init__(
         self,
@@ -102,7 +117,7 @@ class RecordingStage(Stage):
         self._config = config
         self._on_recorded = on_recorded
         self._on_record = on_record
-        self._queue: queue.SimpleQueue[_Part | EventRow | _RunCall | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Part | EventRow | _RunCall | _Chore | None] = queue.SimpleQueue()
         self._pending_images = 0
         self._pending_lock = threading.Lock()
         self._passed = 0
@@ -148,9 +163,36 @@ class RecordingStage(Stage):
         anomaly_map = inspection.result.anomaly_map if inspection.result else None
         return _Pixels(inspection.frame.image_rgb, anomaly_map, lossless=not passed)
 
+    @property
+    def waiting(self) -> int:
+        """What waits for the disk: parts, events and the like."""
+        return self._queue.qsize()
+
+    @property
+    def waiting_images(self) -> int:
+        """Pictures among them."""
+        return self._pending_images
+
     def event(self, event: EventRow) -> None:
         """Take an event. Never blocks."""
         self._queue.put(event)
+
+    def back_up(self, target: Path) -> "Future[None]":
+        """Copy the record to `target`, which lies on its disk. Never blocks; parts are recorded meanwhile."""
+        return self._between_commits(
+            lambda writer: back_up(writer, target, lambda: self._amid_backup(writer))
+        )
+
+    def expire_rows(self, table: ChainedTable, before_unix_ns: int) -> "Future[int]":
+        """Remove some of the oldest rows; how many went, 0 = none is older. Never blocks."""
+        return self._between_commits(
+            lambda writer: expire_rows(writer, table, before_unix_ns, _EXPIRED_AT_ONCE)
+        )
+
+    def _between_commits(self, call: Callable[[Writer], Any]) -> "Future[Any]":
+        chore = _Chore(call, Future())
+        self._queue.put(chore)
+        return chore.answer
 
     def run_started(self, station: str, version: str, config_sha256: str, model_id: str) -> None:
         """Record the start of this run; call it before its first part."""
@@ -213,7 +255,8 @@ class RecordingStage(Stage):
         try:
             now_ns = time.time_ns()
             with database.connect() as connection:
-                removed = self._archive.sweep(read_known_files(connection))
+                known = set() if database.loss else read_known_files(connection)  # lost rows had pictures
+                removed = self._archive.sweep(known)
                 self.shift_counts = read_counts(connection, shift_counts(shift_at(self._shifts, now_ns).key))
                 trend = yield_trend(now_ns - _TREND_S * 10**9, now_ns, _TREND_BUCKET_S)
                 self.trend = [tuple(row) for row in connection.execute(trend)]  # type: ignore[misc]
@@ -230,14 +273,14 @@ class RecordingStage(Stage):
         """Gather what comes within the linger time and commit it; False after the last batch."""
         parts: list[_Part] = []
         events: list[EventRow] = []
-        run_call: _RunCall | None = None
+        call: _RunCall | _Chore | None = None
         more = True
         linger_until_s: float | None = None
-        while len(parts) < _MAX_BATCH and more and run_call is None:
+        while len(parts) < _MAX_BATCH and more and call is None:
+            self.beat()
+            wait_s = LONGEST_WAIT_S if linger_until_s is None else linger_until_s - time.monotonic()
             try:
-                item = self._queue.get(
-                    timeout=None if linger_until_s is None else max(0.0, linger_until_s - time.monotonic())
-                )
+                item = self._queue.get(timeout=max(0.0, wait_s))
             except queue.Empty:
                 break
             linger_until_s = linger_until_s or time.monotonic() + self._config.linger_ms / 1e3
@@ -249,7 +292,7 @@ class RecordingStage(Stage):
                 case EventRow():
                     events.append(item)
                 case _:
-                    run_call = item  # a run starts before its parts and ends behind them: its own batch
+                    call = item  # a run starts before its parts and ends behind them: its own batch
         rows = [self._store(part) for part in parts]
         if rows or events:
             if self._until_done(lambda: writer.commit(rows, events)):
@@ -257,14 +300,34 @@ class RecordingStage(Stage):
                     self._on_recorded(row)
             else:
                 self.unrecorded += len(rows)
-        if run_call is not None:
-            call = run_call
-            self._until_done(lambda: call(writer))
+        if isinstance(call, _Chore):
+            self._do(call, writer)
+        elif call is not None:
+            run_call = call
+            self._until_done(lambda: run_call(writer))
         return more
+
+    @staticmethod
+    def _do(chore: _Chore, writer: Writer) -> None:
+        try:
+            chore.answer.set_result(chore.call(writer))
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it; parts are recorded all the same
+            chore.answer.set_exception(error)
+
+    def _amid_backup(self, writer: Writer) -> None:
+        """Commit what has come in meanwhile; no backup is worth a row, or a late stop."""
+        self.beat()
+        if not self._queue.empty() and not self._write_batch(writer):
+            self._queue.put(None)  # for who called the backup
+        if self._give_up_s < float("inf"):
+            raise RecordError(f"{self._database_path}: no backup, the station stops")
+        if not self._may_keep_pictures():
+            raise disk_full(self._database_path)
 
     def _until_done(self, write: Callable[[], None]) -> bool:
         """Repeat a write until it succeeds, or until the stop's time is over: then False."""
         while True:
+            self.beat()
             try:
                 write()
             except RecordDamaged:

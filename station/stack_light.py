@@ -34,6 +34,8 @@ def lamps_lit(state: EngineState, alarms: Iterable[Alarm]) -> frozenset[str]:
 class StackLightStage(Stage):
     """Shows the line's state, as far as lamps are wired."""
 
+    patience_s = 120.0  # four lamps that do not answer, one after the other
+
     def __init__(
         self,
         lamps: Mapping[str, DigitalOutput],
@@ -71,6 +73,7 @@ class StackLightStage(Stage):
         """Until stopped: look, and switch what has changed."""
         try:
             while not self._stopping.wait(_LOOK_S):
+                self.beat()
                 if time.monotonic() >= self._retry_s:
                     self._show(self._lit())
         finally:

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import logging
 import signal
 import socket
 import sys
@@ -28,8 +29,11 @@ from typing import Any, Protocol
 import cv2
 from numpy.typing import NDArray
 
+from station.logs import TERMINAL_FORMAT, log_arguments, log_file, logging_to
 from station.slab import Slab, SlabLayout
 from varad_core.types import AnomalyResult, Limits, VaradError
+
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 65_536
 _PR_SET_PDEATHSIG = 1
@@ -68,22 +72,31 @@ def link_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slab-fd", type=int, required=True)
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--image-capacity-bytes", type=int, required=True)
+    log_arguments(parser)
 
 
 def serve(create_detector: Callable[[], Detector], arguments: argparse.Namespace) -> int:
     """Load, warm up, say ready, then inspect until the engine hangs up. Returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which stops us in its order
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    logging.basicConfig(level=logging.WARNING, format=TERMINAL_FORMAT)
+    with logging_to(log_file(arguments)):
+        return _serve(create_detector, arguments)
+
+
+def _serve(create_detector: Callable[[], Detector], arguments: argparse.Namespace) -> int:
     slab = Slab(arguments.slab_fd, SlabLayout(arguments.slots, arguments.image_capacity_bytes))
     with socket.socket(fileno=arguments.link_fd) as link:
         try:
             detector = create_detector()
             detector.warm_up()
         except VaradError as error:
+            log.info("the model cannot be used: %s", error)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 _send(link, {"kind": "failed", "message": str(error)})
             return 2
         ready = {"kind": "ready", "model_id": detector.model_id, "model_name": detector.model_name}
+        log.info("ready: %s %s", detector.model_name, detector.model_id)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the engine has gone: so do we
             _send(link, ready | {"limits": asdict(detector.limits)})
             while request := link.recv(MAX_MESSAGE_BYTES):
@@ -105,9 +118,10 @@ def _inspect(detector: Detector, slab: Slab, request: dict[str, Any]) -> tuple[d
         result = detector.inspect(slab.image(slot, request["height"], request["width"]))
         height, width = result.anomaly_map.shape
         slab.anomaly_map(slot, height, width)[:] = result.anomaly_map
-    except Exception as error:  # noqa: BLE001 - the process boundary: every part gets an answer
+    except Exception as error:  # the process boundary: every part gets an answer
         message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]
         broken = not isinstance(error, VaradError | ValueError | cv2.error)
+        log.info("part %d was not inspected: %s", part_seq, message, exc_info=broken)
         return {"kind": "error", "part_seq": part_seq, "slot": slot, "message": message}, broken
     return {
         "kind": "result",

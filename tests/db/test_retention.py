@@ -108,6 +108,24 @@ def test_beyond_the_bytes_passed_pictures_go_first_and_then_the_oldest(tmp_path:
     assert names(archive) == set()
 
 
+def test_what_is_being_written_stays_and_empty_hours_go(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    store(archive, "old", 400, lossless=True)
+    store(archive, "new", 0, lossless=True)
+    old, new = archive.hours()
+    (new / "next.png.tmp").write_bytes(bytes(1000))
+    hours = 0
+
+    def pause() -> None:
+        nonlocal hours
+        hours += 1
+
+    assert expire_images(archive, ImageRetention(pass_days=1, other_days=30, max_bytes=0), NOW_NS, pause) == 4
+    assert not old.exists()
+    assert [path.name for path in new.iterdir()] == ["next.png.tmp"]
+    assert hours >= 2
+
+
 def test_a_retention_that_keeps_passes_longer_is_refused() -> None:
     with pytest.raises(ValueError, match="pass_days must be 0 to other_days"):
         ImageRetention(pass_days=9, other_days=8, max_bytes=1)

@@ -41,6 +41,7 @@ def line_config(
     values["publishing"]["port"] = free_port()
     values["record"]["ballast_mb"] = 1.0
     values["cameras"] = [camera] if camera else values["cameras"]
+    values["metrics"]["port"] = 0
     values["outputs"] = {"reject_gate": {"driver": "simulated"}, "gate_acts_on": "reject"}
     for section, keys in changes.items():
         values[section].update(keys)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from station.ledger import Ledger, LedgerError
-from station.types import Verdict
+from station.types import Reason, Verdict
 
 
 @given(st.lists(st.tuples(st.sampled_from(Verdict), st.booleans(), st.booleans())))
@@ -14,7 +14,7 @@ def test_the_equation_holds_after_every_step(parts: list[tuple[Verdict, bool, bo
         ledger.open(number)
         assert ledger.snapshot().balanced()
         if is_decided:
-            ledger.decide(number, verdict)
+            ledger.decide(number, verdict, Reason.STOPPED)
             assert ledger.snapshot().balanced()
             if is_recorded:
                 ledger.record(number)
@@ -34,9 +34,9 @@ def test_a_part_has_one_verdict_and_one_row() -> None:
         ledger.open(1)
     with pytest.raises(LedgerError, match="recorded without a verdict"):
         ledger.record(1)
-    ledger.decide(1, Verdict.PASS)
+    ledger.decide(1, Verdict.PASS, Reason.BELOW_LIMIT)
     with pytest.raises(LedgerError, match="not in flight"):
-        ledger.decide(1, Verdict.REJECT)
+        ledger.decide(1, Verdict.REJECT, Reason.ABOVE_REJECT)
     ledger.record(1)
     with pytest.raises(LedgerError, match="or twice"):
         ledger.record(1)
