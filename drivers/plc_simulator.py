@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, cast
 
 from pymodbus.server import ModbusTcpServer
@@ -82,8 +83,9 @@ class PlcSimulator:
         if thread is None:
             return
         loop, ended = self._loop, self._ended
-        if loop is not None and ended is not None and thread.is_alive():
-            loop.call_soon_threadsafe(ended.set)
+        if loop is not None and ended is not None:
+            with suppress(RuntimeError):  # the loop has ended by itself: its port was taken
+                loop.call_soon_threadsafe(ended.set)
         thread.join()
 
     def coils(self) -> list[bool]:

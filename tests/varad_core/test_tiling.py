@@ -29,6 +29,7 @@ Image = NDArray[np.uint8]
 Map = NDArray[np.float32]
 TILE_PX, SIDE_PX, STRIP_PX = 192, 256, 4096
 STEP_PX = 16  # the embedded tokenizer's patch
+NEAR_PX = 16  # two of its finest tokens
 STRIP = SIDE_PX, STRIP_PX
 TILES = tiny_config(
     image_size_px=TILE_PX,
@@ -324,7 +325,7 @@ def test_a_defect_is_found_wherever_it_lies_between_the_tiles(
         near = tuple(slice((at - 40) // cell_px, (at + 40) // cell_px) for at in (row, column))
         window = anomaly_map[near]
         peak = (np.array(np.unravel_index(window.argmax(), window.shape)) + 0.5) * cell_px
-        assert np.abs(peak - 40).max() <= 8
+        assert np.abs(peak - 40).max() <= NEAR_PX
         peaks.append(float(window.max()))
         anomaly_map[near] = 0
     assert min(peaks) > 2 * anomaly_map.max()
@@ -349,7 +350,7 @@ def test_strips_and_large_pictures_are_inspected_at_their_own_aspect_ratio(
     assert result.score > same_scale.inspect(good).score
     assert result.anomaly_map.shape == map_shape
     peak = np.array(np.unravel_index(result.anomaly_map.argmax(), map_shape))
-    assert np.abs((peak + 0.5) * shape[0] / map_shape[0] - spot).max() <= 8
+    assert np.abs((peak + 0.5) * shape[0] / map_shape[0] - spot).max() <= NEAR_PX
 
 
 # ---- memory
@@ -440,4 +441,4 @@ def test_a_picture_of_1024_px_is_inspected_whole() -> None:
     result = inspector.inspect(spotted(good, [(560, 520)]))
     assert result.score > inspector.inspect(good).score
     peak = np.unravel_index(result.anomaly_map.argmax(), (256, 256))
-    assert np.abs((np.array(peak) + 0.5) * 4 - (560, 520)).max() <= 8
+    assert np.abs((np.array(peak) + 0.5) * 4 - (560, 520)).max() <= NEAR_PX
