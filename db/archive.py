@@ -166,11 +166,16 @@ class Archive:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        folder_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder_fd)
-        finally:
-            os.close(folder_fd)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk know the names of the files in a folder."""
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
 
 
 def _encode_image(image_rgb: NDArray[np.uint8], lossless: bool) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, func, select
 
-from db.archive import Archive
+from db.archive import Archive, sync_folder
 from db.chain import read_faults
 from db.errors import RecordDamaged, RecordMissing, record_errors
 from db.models import Part
@@ -119,7 +119,7 @@ def file_away(
                 raise
             _copy(copy, target, between_steps)
             copy.unlink()
-        _sync_folder(folder)
+        sync_folder(folder)
         for old in backups(folder)[:-kept]:
             old.unlink()
     return target
@@ -186,7 +186,7 @@ def restore(backup: Path, database_path: Path, archive: Archive, aside: Path) ->
             for path in replaced:
                 path.rename(aside / path.name)
             temporary.rename(database_path)
-            _sync_folder(database_path.parent)
+            sync_folder(database_path.parent)
             for path in unknown:
                 moved = aside / archive.root.name / path.relative_to(archive.root)
                 moved.parent.mkdir(parents=True, exist_ok=True)
@@ -234,11 +234,3 @@ def _copy(source: Path, target: Path, between_steps: Callable[[], None]) -> None
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)

@@ -179,7 +179,7 @@ class ModbusOutputConfig(_Strict):
             raise ValueError(f"coil must be 0 to 65535 (got {self.coil})")
 
 
-OutputConfig = NoOutputConfig | SimulatedOutputConfig | CameraOutputConfig | ModbusOutputConfig
+OutputConfig = SimulatedOutputConfig | NoOutputConfig | CameraOutputConfig | ModbusOutputConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

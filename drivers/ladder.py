@@ -7,9 +7,8 @@ lane only for a confirmed PASS under a living heartbeat. Time is given to it, so
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from drivers.plc import PlcSignals, StationSignals, next_number
+from drivers.plc import PlcSignals, StationSignals, VerdictCode, next_number
 
-PASS_CODE = 1
 _WORD = 0x10000
 _DOUBLE_WORD = 0x1_0000_0000
 
@@ -146,7 +145,7 @@ class Ladder:
             self._confirmed = self._offered
             counts.confirmed += 1
             part = self._parts.get(self._offered_trigger)
-            if part is not None and self._offered_verdict == PASS_CODE:
+            if part is not None and self._offered_verdict == VerdictCode.PASS:
                 part.passed = True
         if station.valid and station.result != self._offered:
             counts.unconfirmed += self._offered != self._confirmed

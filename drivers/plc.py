@@ -22,6 +22,7 @@ changes. A result is offered (VALID), acknowledged, confirmed. What is never con
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from drivers.config import ModbusPlcConfig, NoPlcConfig, PlcConfig
@@ -31,6 +32,15 @@ MAP = 0x5601
 PLC_REGISTERS = 10
 STATION_REGISTERS = 11
 _LAST_NUMBER = 65_535
+
+
+class VerdictCode(IntEnum):
+    """What the register of a verdict holds; 0 = none yet."""
+
+    PASS = 1
+    RECHECK = 2
+    REJECT = 3
+    NOT_INSPECTED = 4
 
 
 @dataclass(frozen=True, slots=True)

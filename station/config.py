@@ -10,15 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from drivers.config import (
+    CameraConfig,
     CameraOutputConfig,
-    ModbusOutputConfig,
-    ModbusPlcConfig,
     NoOutputConfig,
     NoPlcConfig,
+    OutputConfig,
+    PlcConfig,
     PylonConfig,
-    ReplayConfig,
-    SimulatedConfig,
-    SimulatedOutputConfig,
 )
 from station.logs import LogFile
 from station.shifts import ShiftConfig
@@ -27,12 +25,9 @@ from station.yaml_source import ConfigError, Location, YamlDocument, read_yaml
 DEMO_MODEL = Path(__file__).parent / "demo" / "model.safetensors"
 DEMO_KEYS = Path(__file__).parent / "demo"
 
-CameraChoice = Annotated[SimulatedConfig | ReplayConfig | PylonConfig, Field(discriminator="driver")]
-OutputChoice = Annotated[
-    SimulatedOutputConfig | NoOutputConfig | CameraOutputConfig | ModbusOutputConfig,
-    Field(discriminator="driver"),
-]
-PlcChoice = Annotated[NoPlcConfig | ModbusPlcConfig, Field(discriminator="driver")]
+CameraChoice = Annotated[CameraConfig, Field(discriminator="driver")]
+OutputChoice = Annotated[OutputConfig, Field(discriminator="driver")]
+PlcChoice = Annotated[PlcConfig, Field(discriminator="driver")]
 
 
 class _Section(BaseModel):

@@ -13,14 +13,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from drivers.config import ModbusPlcConfig
-from drivers.plc import PlcSignals, StationSignals, next_number, numbers_between
+from drivers.plc import PlcSignals, StationSignals, VerdictCode, next_number, numbers_between
 from drivers.types import Trigger
 from station.types import Inspection, Reason, Verdict
 
 log = logging.getLogger(__name__)
 
 MAX_MISSED_TRIGGERS = 100  # a wider gap is no count of parts, but another PLC or a program that was changed
-VERDICT_CODES = {Verdict.PASS: 1, Verdict.RECHECK: 2, Verdict.REJECT: 3, Verdict.NOT_INSPECTED: 4}
 
 
 class _Offer(NamedTuple):
@@ -202,7 +201,7 @@ class Handshake:
             self._said = replace(
                 self._said,
                 result=next_number(self._said.result),
-                verdict=VERDICT_CODES[inspection.verdict],
+                verdict=VerdictCode[inspection.verdict.name],
                 part_id=part_id & 0xFFFF_FFFF,
                 trigger=trigger,
             )
@@ -212,7 +211,7 @@ class Handshake:
         """Everything that the PLC does not know of is no PASS."""
         if self._offer is not None:
             inspection, self._offer = self._offer.inspection, None
-            self._said = replace(self._said, verdict=VERDICT_CODES[Verdict.NOT_INSPECTED])
+            self._said = replace(self._said, verdict=VerdictCode.NOT_INSPECTED)
             self._final(_withdrawn(inspection, reason, detail))
         while self._queue:
             self._final(_withdrawn(self._queue.popleft(), reason, detail))

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from drivers.ladder import Ladder
 
 _TELL_S = 1.0
-_VERDICTS = {1: "pass", 2: "recheck", 3: "reject", 4: "not inspected"}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -84,8 +83,12 @@ def _plc_sim(arguments: argparse.Namespace) -> int:
 
 
 def _told(ladder: "Ladder") -> str:
+    from drivers.plc import VerdictCode
+
     counts = ladder.counts
-    verdicts = ", ".join(f"{counts.verdicts[code]} {word}" for code, word in _VERDICTS.items())
+    verdicts = ", ".join(
+        f"{counts.verdicts[code]} {code.name.lower().replace('_', ' ')}" for code in VerdictCode
+    )
     return (
         f"station {'alive' if ladder.alive else 'LOST'}; triggered {counts.triggered} = "
         f"{counts.good_lane} good lane + {counts.reject_lane} reject lane + {ladder.in_transit} on the way; "

@@ -12,8 +12,9 @@ from varad_core.embedded_net import EmbeddedNet, load_embedded_net
 from varad_core.pretraining.__main__ import main
 from varad_core.pretraining.distill import distill, explained, fold_norms, with_norms
 from varad_core.pretraining.images import render_image
-from varad_core.pretraining.targets import Components, Targets, as_tensor, render_batch
+from varad_core.pretraining.targets import Components, Targets, render_batch
 from varad_core.pretraining.teacher import ResNet50V2
+from varad_core.tokenizer import to_tensor
 from varad_core.types import WeightsError
 
 TEACHER = Path(__file__).parents[2].parent / "shared" / "weights" / "resnet50v2_stages1to3_fp16.safetensors"
@@ -76,7 +77,7 @@ def test_a_few_steps_of_distillation_learn_and_go_on_after_an_interruption(
 ) -> None:
     images = render_batch(3, 0, 72)[:, 96:160, 96:160].copy()
     stages = [
-        torch.cat(grids) for grids in zip(*(teacher(as_tensor(image[None])) for image in images), strict=True)
+        torch.cat(grids) for grids in zip(*(teacher(to_tensor(image[None])) for image in images), strict=True)
     ]
     fine, coarse = (
         Components(stage.permute(0, 2, 3, 1).flatten(0, 2), count)(stage).half().numpy()

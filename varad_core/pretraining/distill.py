@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from varad_core.embedded_net import FRONT, EmbeddedNet
-from varad_core.pretraining.targets import Targets, as_tensor
+from varad_core.pretraining.targets import Targets
 from varad_core.pretraining.teacher import ResNet50V2
+from varad_core.tokenizer import to_tensor
 
 BATCH = 4
 LEARNING_RATE = 2e-3
@@ -81,7 +82,7 @@ def distill(
         rate = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, (steps - step) / (DECAY * steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        images = as_tensor(targets.images[rows])
+        images = to_tensor(targets.images[rows])
         front, fine, coarse = net.stages(images)
         outputs = [front_head(front), net.fine_head(fine), net.coarse_head(coarse)]
         loss = loss_of(outputs, [teacher.first_layers(images), *_target(targets, rows)])
@@ -111,7 +112,7 @@ def explained(
     errors, squares = np.zeros(2), np.zeros(2)
     for part in np.array_split(rows, max(1, len(rows) // 8)):
         for k, (output, target) in enumerate(
-            zip(net(as_tensor(targets.images[part])), _target(targets, part), strict=True)
+            zip(net(to_tensor(targets.images[part])), _target(targets, part), strict=True)
         ):
             errors[k] += float((output - target).square().sum())
             squares[k] += float(target.square().sum())

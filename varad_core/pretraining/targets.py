@@ -11,6 +11,7 @@ from torch import Tensor
 
 from varad_core.pretraining.images import render_image
 from varad_core.pretraining.teacher import ResNet50V2
+from varad_core.tokenizer import to_tensor
 
 SIDE_PX = 256
 BATCH = 8
@@ -35,11 +36,6 @@ class Targets:
 def render_batch(seed: int, first: int, count: int) -> NDArray[np.uint8]:
     """Images `first` to `first + count` of a seed: uint8 (count, S, S, 3)."""
     return np.stack([render_image(seed, index, SIDE_PX) for index in range(first, first + count)])
-
-
-def as_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (B, S, S, 3) -> float (B, 3, S, S) in 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
 
 
 class Components:
@@ -89,7 +85,7 @@ def make_targets(
     for start in range(first, count, BATCH):
         rows = slice(start, start + BATCH)
         targets.images[rows] = render_batch(seed, start, BATCH)
-        stages = teacher(as_tensor(targets.images[rows]))
+        stages = teacher(to_tensor(targets.images[rows]))
         for array, stage, reduce in zip((targets.fine, targets.coarse), stages, components, strict=True):
             array[rows] = reduce(stage).numpy()
         marker.write_text(str(start + BATCH))
@@ -109,7 +105,7 @@ def _fit_components(
     samples: tuple[list[Tensor], list[Tensor]] = ([], [])
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, count, BATCH):
-        for sample, grid in zip(samples, teacher(as_tensor(render_batch(seed, start, BATCH))), strict=True):
+        for sample, grid in zip(samples, teacher(to_tensor(render_batch(seed, start, BATCH))), strict=True):
             tokens = grid.flatten(2).transpose(1, 2).flatten(0, 1)  # (B * L, C)
             sample.append(tokens[torch.randperm(len(tokens), generator=generator)[: 32 * BATCH * 4]])
     return [Components(torch.cat(sample), size) for sample, size in zip(samples, channels, strict=True)]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varad_core.tokenizer import IMAGENET_MEAN, IMAGENET_STD
 from varad_core.types import WeightsError
 
 BLOCKS = (3, 4, 6)
 EPSILON = 1e-5
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ResNet50V2(nn.Module):
