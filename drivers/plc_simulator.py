@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -87,6 +87,13 @@ class PlcSimulator:
             with suppress(RuntimeError):  # the loop has ended by itself: its port was taken
                 loop.call_soon_threadsafe(ended.set)
         thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
 
     def coils(self) -> list[bool]:
         """The levels of coils 0 to 15."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -103,6 +103,17 @@ def _ui(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
+def asked_to_stop(ask: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT call `ask` while the block runs."""
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engine]":
     """A started line that is stopped in order on the way out; SIGTERM and SIGINT ask for that."""
     from station.engine import Engine, StartError
@@ -112,26 +123,21 @@ def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engi
     def ask(number: int, frame: FrameType | None) -> None:
         engine.signal_received = number
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with logging_to(config.log_file("engine")):
-            try:
-                engine.start()
-            except StartError as error:
-                log.info("the line did not start: %s", error)
-                if not engine.signal_received:
-                    raise
-                print(f"station: {error}", file=sys.stderr)
-                raise SystemExit(0) from error  # stopped as asked, only early
-            try:
-                yield engine
-            finally:
-                if engine.signal_received:
-                    engine.request_stop(f"{signal.Signals(engine.signal_received).name} received")
-                engine.stop(engine.stop_reason or "stopped")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with asked_to_stop(ask), logging_to(config.log_file("engine")):
+        try:
+            engine.start()
+        except StartError as error:
+            log.info("the line did not start: %s", error)
+            if not engine.signal_received:
+                raise
+            print(f"station: {error}", file=sys.stderr)
+            raise SystemExit(0) from error  # stopped as asked, only early
+        try:
+            yield engine
+        finally:
+            if engine.signal_received:
+                engine.request_stop(f"{signal.Signals(engine.signal_received).name} received")
+            engine.stop(engine.stop_reason or "stopped")
 
 
 def wait(engine: "Engine") -> None:

@@ -1,10 +1,11 @@
 """`station plc-sim`: a PLC to try the handshake with, on this machine, before the real one is there."""
 
 import argparse
-import signal
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from station.line_commands import asked_to_stop
 
 if TYPE_CHECKING:
     from drivers.ladder import Ladder
@@ -60,10 +61,8 @@ def _plc_sim(arguments: argparse.Namespace) -> int:
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     simulator = PlcSimulator(settings, host=arguments.host, port=arguments.port)
-    try:
-        simulator.start()
+    with asked_to_stop(end), simulator:
         print(
             f"plc: {{driver: modbus, host: {simulator.host}, port: {simulator.port}, "
             f"read_address: {READ_ADDRESS}, write_address: {WRITE_ADDRESS}}}",
@@ -74,10 +73,6 @@ def _plc_sim(arguments: argparse.Namespace) -> int:
             if (text := _told(simulator.ladder)) != told:
                 told = text
                 print(text, flush=True)
-    finally:
-        simulator.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
     print(_told(simulator.ladder), flush=True)
     return 0
 

@@ -28,10 +28,8 @@ Wired = tuple[DigitalOutput, Callable[[], bool]]  # and what its level is, seen 
 
 @pytest.fixture
 def plc() -> Iterator[PlcSimulator]:
-    simulator = PlcSimulator(LadderSettings())
-    simulator.start()
-    yield simulator
-    simulator.stop()
+    with PlcSimulator(LadderSettings()) as simulator:
+        yield simulator
 
 
 @pytest.fixture

@@ -17,10 +17,8 @@ SHIPPED = (ROOT / "config.yaml").read_text()
 
 @pytest.fixture
 def plc() -> Iterator[PlcSimulator]:
-    simulator = PlcSimulator(LadderSettings())
-    simulator.start()
-    yield simulator
-    simulator.stop()
+    with PlcSimulator(LadderSettings()) as simulator:
+        yield simulator
 
 
 def config_file(folder: Path, port: int) -> Path:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,20 @@ def bundle_path(trained: Inspector, keys: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.safetensors"
     trained.save(path, ensure_signing_key(keys))
     return path
+
+
+def run_in_triton_interpreter(file: str, *arguments: str) -> str:
+    """What a file prints where Triton's interpreter was chosen before triton is imported."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", file, *arguments],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=85,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@
 """
 
 import json
-import os
-import subprocess
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -15,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from conftest import run_in_triton_interpreter
 
 from varad_core.inspector import Inspector, score_images
 from varad_core.selective_scan import selective_scan
@@ -51,16 +50,9 @@ def test_cpu_backends(backend: str):
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed (the extra dev, on Linux)")
 def test_triton_in_its_interpreter():
     """Which must be chosen before triton is imported: in a process of its own, this file."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", __file__, "triton"],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=85,
-        check=False,
+    assert json.loads(run_in_triton_interpreter(__file__, "triton")) == pytest.approx(
+        stored_scores(), abs=TOLERANCE
     )
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == pytest.approx(stored_scores(), abs=TOLERANCE)
 
 
 @pytest.mark.gpu

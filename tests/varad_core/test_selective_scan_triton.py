@@ -3,12 +3,10 @@
 The interpreter must be chosen before triton is imported: the comparison is a process of its own, this file.
 """
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
+from conftest import run_in_triton_interpreter
 
 CASES = {
     "several groups": {"batch": 2, "channels": 6, "groups": 3, "length": 5, "states": 3},
@@ -22,16 +20,7 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed (the extra dev, on Linux)")
 def test_triton_kernels_match_the_reference():
-    run = subprocess.run(
-        [sys.executable, "-W", "error", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=85,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == list(CASES)
+    assert run_in_triton_interpreter(__file__).splitlines() == list(CASES)
 
 
 if __name__ == "__main__":
