@@ -26,6 +26,7 @@ PATIENT = {
     "timeout_ms": 3000.0,
     "acknowledge_ms": 3000.0,
 }  # a busy machine is no fault
+STALLED = {"trigger missed"}  # parts come every 50 ms: a machine that stalls for longer misses one, rejected
 
 
 @pytest.fixture
@@ -79,10 +80,12 @@ def test_the_plc_triggers_and_both_accounts_agree(plc: PlcSimulator, tmp_path: P
         counts = plc.ladder.counts
     account = engine.ledger.snapshot()
     rows = assert_whole(account, engine, counts.triggered)
-    assert {row["reason"] for row in rows} == {"below limit", "above recheck limit", "above reject limit"}
+    judged = {"below limit", "above recheck limit", "above reject limit"}
+    assert judged <= {row["reason"] for row in rows} <= judged | STALLED
     assert counts.good_lane == account.passed >= 6
     assert counts.reject_lane == account.reject + account.recheck + account.not_inspected
-    assert counts.verdicts == {1: account.passed, 2: account.recheck, 3: account.reject}
+    told = {1: account.passed, 2: account.recheck, 3: account.reject, 4: account.not_inspected}
+    assert counts.verdicts == {code: parts for code, parts in told.items() if parts}
     assert (counts.confirmed, counts.unconfirmed) == (counts.triggered, 0)
 
 
@@ -165,7 +168,7 @@ def test_whatever_the_plc_does_nothing_passes_and_it_comes_back_by_itself(
         settled(plc, engine)
         assert plc.ladder.counts.good_lane <= passed(engine)
     told = reasons(engine)
-    assert told <= {"below limit", "PLC lost", "PLC did not acknowledge", "trigger missed"}
+    assert told <= {"below limit", "PLC lost", "PLC did not acknowledge"} | STALLED
     if reason:
         assert reason in told
 
@@ -203,7 +206,7 @@ def test_a_paused_line_is_not_ready_and_parts_that_come_all_the_same_are_counted
         settled(plc, engine)
         counts = plc.ladder.counts
     assert counts.triggered == engine.ledger.snapshot().triggered
-    assert reasons(engine) <= {"below limit", "line paused"}
+    assert reasons(engine) <= {"below limit", "line paused"} | STALLED
 
 
 def test_a_lost_camera_drops_ready_and_comes_back(plc: PlcSimulator, tmp_path: Path) -> None:
@@ -216,7 +219,7 @@ def test_a_lost_camera_drops_ready_and_comes_back(plc: PlcSimulator, tmp_path: P
         counts = plc.ladder.counts
     assert counts.triggered == engine.ledger.snapshot().triggered
     assert counts.good_lane == passed(engine)
-    assert reasons(engine) <= {"below limit", "camera lost"}
+    assert reasons(engine) <= {"below limit", "camera lost"} | STALLED
 
 
 def test_by_encoder_parts_are_sorted_at_their_count_of_the_belt(plc: PlcSimulator, tmp_path: Path) -> None:
