@@ -14,9 +14,9 @@ from collections.abc import Callable
 from drivers.camera import Camera
 from drivers.errors import CameraError, CameraLost, DriverError
 from drivers.types import CameraInfo, Frame, Grab, Trigger
-from station.config import TriggerSection
 from station.inspection import Arrival, Missed
 from station.mailbox import Mailbox
+from station.sections import TriggerSection
 from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Reason
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from drivers.errors import OutputError
 from drivers.outputs import DigitalOutput
 from drivers.types import Trigger
-from station.config import OutputsSection
 from station.reject_confirm import RejectConfirm
+from station.sections import OutputsSection
 from station.stage import LONGEST_WAIT_S, Stage
 from station.tracking import Arrival, Encoder, PartTracking
 

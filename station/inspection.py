@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from drivers.types import Frame, Trigger
-from station.config import InspectionSection
 from station.decision import decide
 from station.mailbox import Mailbox
 from station.regions import find_regions
+from station.sections import InspectionSection
 from station.slab import Slab
 from station.stage import Stage
 from station.types import Inspection, Reason, Verdict

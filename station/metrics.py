@@ -21,8 +21,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from station.config import MetricsSection
 from station.health import LATENCY_BUCKETS_MS
+from station.sections import MetricsSection
 from station.stage import LONGEST_WAIT_S, Stage
 from station.types import EngineState
 

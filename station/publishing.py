@@ -18,8 +18,8 @@ import zmq
 from numpy.typing import NDArray
 
 from station.client import COMMAND_OFFSET, EVENT_OFFSET, EVENT_QUEUE_LENGTH, PREVIEW_OFFSET, endpoint
-from station.config import PublishingSection
 from station.mailbox import Mailbox
+from station.sections import PublishingSection
 from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Inspection, Preview, StatusMessage, VerdictMessage
 from station.wire import encode_event, encode_preview

@@ -27,7 +27,7 @@ from db.retention import expire_rows
 from db.session import Database, open_database
 from db.writer import EventRow, PartRow, Writer
 from station.ballast import Ballast
-from station.config import LineSection, RecordSection
+from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
 from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Inspection, Verdict

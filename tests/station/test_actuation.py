@@ -7,7 +7,7 @@ from drivers.errors import OutputError
 from drivers.outputs import SimulatedOutput
 from drivers.types import Trigger
 from station.actuation import ActuationStage
-from station.config import OutputsSection
+from station.sections import OutputsSection
 
 
 def trigger(number: int, ago_ms: float = 0.0) -> Trigger:
