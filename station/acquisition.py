@@ -1,8 +1,8 @@
 """The acquisition stage: sole caller of its camera. Each trigger becomes a part in the ledger, with or
 without image.
 
-Software triggers follow the station's clock, or the PLC's wish (`trigger.source: plc`); with `trigger.source:
-camera` every buffer that arrives is a part.
+Software triggers follow the station's clock, or are taken: the PLC's (`trigger.source: plc`), or those of the
+camera that leads where there are several; with `trigger.source: camera` every buffer that arrives is a part.
 """
 
 import logging
@@ -35,6 +35,7 @@ class AcquisitionStage(Stage):
         camera: Camera,
         camera_id: str,
         config: TriggerSection,
+        takes_triggers: bool,
         new_part: Callable[[str, int], Trigger | None],
         outbox: Mailbox[Arrival],
         on_camera: Callable[[str, str], None],
@@ -46,6 +47,7 @@ class AcquisitionStage(Stage):
             camera: only this thread touches it.
             camera_id: its name.
             config: where triggers come from.
+            takes_triggers: they are taken (`take`), whatever the configuration's source.
             new_part: opens a part triggered at a perf_counter_ns in the ledger; None when no more are wanted.
             outbox: to the inspection stage; a full one makes the part NOT_INSPECTED, counted.
             on_camera: told the camera's state (ok, warn or fault) and a text when they change.
@@ -56,6 +58,7 @@ class AcquisitionStage(Stage):
         self._camera = camera
         self._camera_id = camera_id
         self._config = config
+        self._takes_triggers = takes_triggers
         self._new_part = new_part
         self._outbox = outbox
         self._on_camera = on_camera
@@ -65,7 +68,7 @@ class AcquisitionStage(Stage):
         self._running = False
         self._has_run = False
         self._stopping = False
-        self._taken: deque[Trigger] = deque()  # parts that the PLC has triggered
+        self._taken: deque[Trigger] = deque()  # parts that somebody else has triggered
         self._takes = True
         self._released = threading.Event()
         self.drained = threading.Event()
@@ -91,18 +94,19 @@ class AcquisitionStage(Stage):
             self._wake.notify()
 
     def take(self, trigger: Trigger) -> None:
-        """Expose a part that the PLC has triggered. Never blocks."""
+        """Expose a part that somebody else has triggered. Never blocks."""
         with self._wake:
             if self._takes:
                 self._taken.append(trigger)
                 self._wake.notify()
                 return
-        self._deliver(Missed(trigger, Reason.CAMERA_LOST, "the camera takes no trigger now"))
+        reason = Reason.STOPPED if self._stopping else Reason.CAMERA_LOST
+        self._deliver(Missed(trigger, reason, "the camera takes no trigger now"))
 
     def stop(self) -> None:
-        """No more triggers; `drained` after the one in progress. The camera stays open until `release`."""
+        """No more triggers; `drained` after those there are. The camera stays open until `release`."""
         with self._wake:
-            self._stopping = True
+            self._stopping, self._takes = True, False
             self._wake.notify()
 
     def release(self) -> None:
@@ -123,13 +127,12 @@ class AcquisitionStage(Stage):
             self.opened.set()
         self._on_camera("ok", self._info.model)
         try:
-            match self._config.source:
-                case "software":
-                    self._follow_clock()
-                case "camera":
-                    self._follow_camera()
-                case "plc":
-                    self._follow_plc()
+            if self._takes_triggers:
+                self._follow_others()
+            elif self._config.source == "camera":
+                self._follow_camera()
+            else:
+                self._follow_clock()
             self.drained.set()
             while not self._released.wait(LONGEST_WAIT_S):
                 self.beat()
@@ -163,7 +166,7 @@ class AcquisitionStage(Stage):
                 self._wake.wait(min(left_s, LONGEST_WAIT_S) if self._running else LONGEST_WAIT_S)
             return False
 
-    def _follow_plc(self) -> None:
+    def _follow_others(self) -> None:
         """Each part that was taken is exposed at once, or missed: a late picture would show another place."""
         try:
             while (trigger := self._next_taken()) is not None:
@@ -178,7 +181,7 @@ class AcquisitionStage(Stage):
                     self._let_go(Reason.CAMERA_LOST, str(error))
                     self._reconnect(error)
                     with self._wake:
-                        self._takes = True
+                        self._takes = not self._stopping
         finally:
             self._let_go(Reason.STOPPED, "the line stopped")
 
@@ -187,7 +190,7 @@ class AcquisitionStage(Stage):
             while not self._wake.wait_for(lambda: self._taken or self._stopping, LONGEST_WAIT_S):
                 self.beat()
             self.beat()
-            return None if self._stopping else self._taken.popleft()
+            return self._taken.popleft() if self._taken else None
 
     def _let_go(self, reason: Reason, detail: str) -> None:
         """Take no more parts; those that were taken will not be exposed."""

@@ -47,8 +47,8 @@ class StationConfig(Section):
 
     station: StationSection
     line: LineSection
-    cameras: tuple[CameraChoice, ...] = Field(min_length=1, max_length=1)
-    """One camera in this version; a list, because parts with several views are next."""
+    cameras: tuple[CameraChoice, ...] = Field(min_length=1, max_length=16)
+    """The first one leads; the others are triggered by the station for each of its parts."""
     trigger: TriggerSection = TriggerSection()
     model: ModelSection
     inspection: InspectionSection = InspectionSection()
@@ -71,16 +71,35 @@ class StationConfig(Section):
         return shifts
 
     @model_validator(mode="after")
-    def _camera_has_an_input_line(self) -> "StationConfig":
+    def _cameras_differ(self) -> "StationConfig":
+        names = [camera.camera_id for camera in self.cameras]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(
+                    f"cameras.{index}.camera_id {name!r} is another camera's already; name it otherwise"
+                )
+        if unknown := sorted(set(self.model.views) - set(names)):
+            raise ValueError(f"model.views names {unknown[0]!r}, and the cameras are {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _triggers_fit_the_cameras(self) -> "StationConfig":
         if self.trigger.source == "camera" and not isinstance(self.cameras[0], PylonConfig):
             raise ValueError(
                 "trigger.source 'camera' needs a camera with an input line; "
                 f"{self.cameras[0].driver!r} has none, use 'software'"
             )
-        camera = self.cameras[0]
-        if isinstance(camera, PylonConfig) and (camera.trigger_source == "Software") != (
-            self.trigger.source != "camera"
-        ):
+        for index, camera in enumerate(self.cameras):
+            if not isinstance(camera, PylonConfig):
+                continue
+            by_line = index == 0 and self.trigger.source == "camera"
+            if (camera.trigger_source == "Software") != by_line:
+                continue
+            if index:
+                raise ValueError(
+                    f"cameras.{index}.trigger_source must be Software (got {camera.trigger_source!r}): "
+                    "the first camera leads, the station triggers the others"
+                )
             raise ValueError(
                 f"trigger.source {self.trigger.source!r} does not go with the camera's trigger_source "
                 f"{camera.trigger_source!r}: 'camera' goes with an input line, the others with Software"
@@ -150,6 +169,10 @@ class StationConfig(Section):
         """Where backups of the record go."""
         return self.housekeeping.backup_folder or self.station.data_dir / "backups"
 
+    def bundle_of(self, camera_id: str) -> Path:
+        """The model for a camera."""
+        return self.model.views.get(camera_id, self.model.bundle)
+
     @property
     def trusted_keys(self) -> Path:
         """The folder of keys that may sign models."""
@@ -217,6 +240,9 @@ def _absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
         model.setdefault("trusted_keys", DEMO_KEYS)
     for section, key in _PATH_KEYS:
         resolve(values.get(section), key)
+    views = model.get("views") if isinstance(model, dict) else None
+    for camera_id in views if isinstance(views, dict) else ():
+        resolve(views, camera_id)
     cameras = values.get("cameras")
     for camera in cameras if isinstance(cameras, list) else ():
         for key in _CAMERA_PATH_KEYS:

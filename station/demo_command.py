@@ -79,6 +79,8 @@ def demo_config(arguments: argparse.Namespace) -> "StationConfig":
             f"{arguments.config}: cameras.0.driver: the demo needs 'simulated' (got {camera.driver!r}); "
             "use `station run` for this line"
         )
+    if len(config.cameras) > 1:
+        raise ConfigError(f"{arguments.config}: cameras: the demo needs one; use `station run` for this line")
     trigger = config.trigger
     try:
         if arguments.seed is not None:

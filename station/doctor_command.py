@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,8 @@ def findings(config: "StationConfig", *, beside_line: bool = False) -> Iterator[
         ("record", _record),
         ("backup", _backup),
         ("ports", _ports),
-        ("model", _model),
-        ("camera", _camera),
+        ("model", _models),
+        ("camera", _cameras),
         ("plc", _plc),
         ("screen", _screen),
         ("clock", _clock),
@@ -143,7 +143,21 @@ def _ports(config: "StationConfig") -> Finding:
     return "ok", f"{host}:{first} to {first + 2} are free"
 
 
-def _model(config: "StationConfig") -> Finding:
+def _all_of(found: Iterable[tuple[str, Finding]]) -> Finding:
+    """One finding for several of a kind, each by its name: that of the first that is not well, else all."""
+    every = list(found)
+    for name, (state, text) in every:
+        if state != "ok":
+            return state, f"{name}: {text}" if len(every) > 1 else text
+    return "ok", "; ".join(text for _, (_, text) in every)
+
+
+def _models(config: "StationConfig") -> Finding:
+    cameras = {config.bundle_of(camera.camera_id): camera.camera_id for camera in reversed(config.cameras)}
+    return _all_of((camera_id, _model(config, camera_id)) for camera_id in reversed(cameras.values()))
+
+
+def _model(config: "StationConfig", camera_id: str) -> Finding:
     import numpy as np
 
     from varad_core.inspector import Inspector
@@ -151,7 +165,7 @@ def _model(config: "StationConfig") -> Finding:
 
     try:
         inspector = Inspector.load(
-            config.model.bundle,
+            config.bundle_of(camera_id),
             trusted_keys=config.trusted_keys,
             device=config.model.device,
             threads=config.model.threads,
@@ -174,15 +188,19 @@ def _model(config: "StationConfig") -> Finding:
     return ("ok", text) if min(times_ms) < takt_ms else ("fail", f"{text}: too slow for this line")
 
 
-def _camera(config: "StationConfig") -> Finding:
+def _cameras(config: "StationConfig") -> Finding:
+    return _all_of((camera.camera_id, _camera(config, index)) for index, camera in enumerate(config.cameras))
+
+
+def _camera(config: "StationConfig", index: int) -> Finding:
     from drivers.camera import create_camera
     from drivers.errors import DriverError
 
-    camera = create_camera(config.cameras[0])
+    camera = create_camera(config.cameras[index])
     try:
         info = camera.open()
         text = f"{info.model} {info.serial}, {info.width_px} x {info.height_px} px"
-        if config.trigger.source == "camera":
+        if index == 0 and config.trigger.source == "camera":
             return "ok", f"{text}; waits for its input line"
         camera.trigger()
         grab = camera.retrieve(config.trigger.frame_timeout_ms / 1e3)

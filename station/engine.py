@@ -1,9 +1,10 @@
 """The engine: composes the stages into one line, starts and stops them in order, answers for its account.
 
-camera -> acquisition -> [inbox] -> inspection <-> worker process
-                                        |-> sorting: plc (handshake), actuation (gate), stack_light
-                                        |-> recording (database, pictures)
-                                        `-> publishing (screens)
+camera -> acquisition -> [inbox] -> inspection <-> worker process      a view; one for each camera
+                                        `-> part join
+                                              |-> sorting: plc (handshake), actuation (gate), stack_light
+                                              |-> recording (database, pictures)
+                                              `-> publishing (screens)
 """
 
 import itertools
@@ -25,26 +26,24 @@ from station.acquisition import AcquisitionStage
 from station.actuation import ActuationStage
 from station.config import StationConfig, config_sha256
 from station.health import LineHealth
-from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
+from station.inspection import Model
 from station.ledger import Ledger
-from station.mailbox import Mailbox
 from station.messages import status_message, verdict_message
 from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
-from station.slab import Slab, SlabLayout
 from station.sorting import Sorting
 from station.stack_light import lamps_lit
 from station.stage import Stage
 from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason, StatusMessage
 from station.upkeep import Upkeep
+from station.view import DeviceOfViews, PartJoin, View
 from station.worker_link import worker_command
 
 log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 30.0
 _RECORD_STOP_S = 10.0
-_ANY_SIZE_BYTES = 64 * 1024 * 1024  # per slot, for cameras whose images vary; pages are taken only when used
 
 
 class StartError(Exception):
@@ -59,7 +58,7 @@ class Engine:
         config: StationConfig,
         *,
         parts: int | None = None,
-        camera: Camera | None = None,
+        cameras: Sequence[Camera] | None = None,
         gate: DigitalOutput | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
@@ -68,9 +67,9 @@ class Engine:
         Args:
             config: the whole configuration.
             parts: stop triggering after so many; None = never.
-            camera: instead of the configured one.
+            cameras: instead of the configured ones, as many.
             gate: instead of the configured one.
-            command: starts a worker, instead of the configured model's.
+            command: starts each worker, instead of the configured model's.
         """
         self.config = config
         self.run_id = uuid.uuid4().hex
@@ -81,7 +80,6 @@ class Engine:
         self.signal_received = 0
         """Set by a signal handler, which must not touch a lock the interrupted thread may hold."""
         self._parts_left = parts
-        self._command = [*(command or worker_command(config)), *config.log_file("worker").arguments()]
         self._lifecycle = EngineState.STARTING
         self._pause_reason = ""
         self._fault = ""
@@ -91,9 +89,6 @@ class Engine:
         self._told_state: tuple[EngineState, str] = (EngineState.STARTING, "")
         self._part_seqs = itertools.count(1)
         self._started: list[Stage] = []
-        self._slab: Slab | None = None
-        self._inspection: InspectionStage | None = None
-        self._inbox: Mailbox[Arrival] = Mailbox(config.inspection.queue_length, exempt=is_missed)
         self.health = LineHealth(
             config.shifts, config.inspection.max_consecutive_rejects, on_alarm=self._alarm_came
         )
@@ -116,22 +111,32 @@ class Engine:
             on_command=self.command,
             on_failure=self.stage_failed,
         )
-        camera_config = config.cameras[0]
-        camera = camera or create_camera(camera_config)
-        self.acquisition = AcquisitionStage(
-            camera=camera,
-            camera_id=camera_config.camera_id,
-            config=config.trigger,
-            new_part=self._new_part,
-            outbox=self._inbox,
-            on_camera=self.device("camera", "check the camera's cable and power"),
-            on_failure=self.stage_failed,
+        cameras = list(cameras or map(create_camera, config.cameras))
+        self.camera_ids = [camera.camera_id for camera in config.cameras]
+        camera_told = self.device("camera", "check the camera's cable and power")
+        on_camera = DeviceOfViews(camera_told).of(self.camera_ids)
+        self.views = tuple(
+            View(
+                index=index,
+                config=config,
+                camera=camera,
+                command=self._worker_command(index, command),
+                new_part=self._lead_part,
+                on_camera=on_camera[camera_id],
+                on_failure=self.stage_failed,
+            )
+            for index, (camera_id, camera) in enumerate(zip(self.camera_ids, cameras, strict=True))
         )
         try:
-            self.sorting = Sorting(config, self, camera, gate)
+            self.sorting = Sorting(config, self, cameras[0], gate)
         except OutputError as error:
             raise StartError(str(error)) from error
+        self._join = PartJoin(self.camera_ids, self.sorting.judged)
         self.upkeep = Upkeep(self, on_fatal=self.stage_failed)
+
+    def _worker_command(self, index: int, command: Sequence[str] | None) -> list[str]:
+        log_file = self.config.log_file(f"worker-{index + 1}" if index else "worker")
+        return [*(command or worker_command(self.config, self.camera_ids[index])), *log_file.arguments()]
 
     # --- start and stop
 
@@ -149,8 +154,10 @@ class Engine:
             self.health.resume(self.recording.shift_counts, self.recording.trend)
             self._start_stage(self.publishing)
             self._wait_opened(self.publishing)
-            self._start_stage(self.acquisition)
-            self._wait_opened(self.acquisition)
+            for view in self.views:
+                self._start_stage(view.acquisition)
+            for view in self.views:
+                self._wait_opened(view.acquisition)
             self.sorting.start(self._start_stage)
             self._wait_opened(self.sorting.actuation)
             if self.config.metrics.port:
@@ -166,6 +173,9 @@ class Engine:
             self._run_line()
         self.upkeep.supervision.ready()
 
+    def _model_id(self) -> str:
+        return "+".join(model.model_id for model in self.models)
+
     def _start_stage(self, stage: Stage) -> None:
         stage.start()
         self._started.append(stage)
@@ -179,30 +189,22 @@ class Engine:
             raise StartError(str(error)) from error
 
     def _start_inspection(self) -> None:
-        info = self.acquisition.info
-        if info is None:
-            raise StartError("the camera closed again while the line was starting; see the log")
-        image_bytes = info.width_px * info.height_px * 3 if info.fixed_size else _ANY_SIZE_BYTES
-        self._slab = Slab.create(SlabLayout(SLOTS, image_bytes))
-        inspection = InspectionStage(
-            inbox=self._inbox,
-            slab=self._slab,
-            command=self._command,
-            config=self.config.inspection,
-            emit=self.sorting.judged,
-            on_worker=self.device("worker", "parts are rejected until it is back; see the log"),
-            on_failure=self.stage_failed,
-        )
-        self._inspection = inspection
-        self._start_stage(inspection)
-        while not inspection.settled.wait(0.1):
-            if self.wants_stop():
-                raise StartError(self.stop_reason or "stopped while the model was loading")
-        model = inspection.model
-        if model is None:
-            raise StartError(inspection.start_error or f"the inspection stage failed: {inspection.error}")
+        worker_told = self.device("worker", "parts are rejected until it is back; see the log")
+        on_worker = DeviceOfViews(worker_told).of(self.camera_ids)
+        inspections = []
+        for view in self.views:
+            if view.acquisition.info is None:
+                raise StartError("the camera closed again while the line was starting; see the log")
+            inspections.append(view.open_inspection(self._join.judged, on_worker[view.camera_id]))
+            self._start_stage(inspections[-1])
+        for inspection in inspections:
+            while not inspection.settled.wait(0.1):
+                if self.wants_stop():
+                    raise StartError(self.stop_reason or "stopped while the model was loading")
+            if inspection.model is None:
+                raise StartError(inspection.start_error or f"the inspection stage failed: {inspection.error}")
         self.recording.run_started(
-            self.config.station.name, version("varad-station"), config_sha256(self.config), model.model_id
+            self.config.station.name, version("varad-station"), config_sha256(self.config), self._model_id()
         )
 
     def stop(self, reason: str) -> LedgerSnapshot:
@@ -213,28 +215,30 @@ class Engine:
         limits = self.config.inspection
         with self._trigger_lock:
             self._takes_triggers = False
-        self.acquisition.stop()
-        if self.acquisition in self._started:
-            self.acquisition.drained.wait(_OPEN_TIMEOUT_S)
-        if self._inspection is not None:
-            patience_s = (limits.deadline_ms + limits.hang_ms) / 1e3 + 10
-            self._end(self._inspection, self._inspection.stop, patience_s)
-            self._inspection.drain()
+        for view in self.views:  # the leading camera first: behind it no part begins
+            view.acquisition.stop()
+            if view.acquisition in self._started:
+                view.acquisition.drained.wait(_OPEN_TIMEOUT_S)
+        patience_s = (limits.deadline_ms + limits.hang_ms) / 1e3 + 10
+        inspections = [view.inspection for view in self.views if view.inspection is not None]
+        for inspection in inspections:
+            self._end(inspection, inspection.stop, patience_s)
+            inspection.drain()
         self.sorting.stop(self._end)
         self._end(self.upkeep.housekeeping, self.upkeep.housekeeping.stop, 15)
         self._lifecycle = EngineState.STOPPED
         self._state_changed()
-        self._end(self.acquisition, self.acquisition.release, 2 * _OPEN_TIMEOUT_S)
-        if self._inspection is not None:
+        for view in self.views:
+            self._end(view.acquisition, view.acquisition.release, 2 * _OPEN_TIMEOUT_S)
+        if inspections:
             self.recording.run_stopped(self.stop_reason)
         self._end(self.recording, lambda: self.recording.stop(_RECORD_STOP_S), _RECORD_STOP_S + 15)
         self._end(self.publishing, self.publishing.stop, 5)
         self.publishing.close()
         self._end(self.upkeep.metrics, self.upkeep.metrics.stop, 5)
         self._end(self.upkeep.supervision, self.upkeep.supervision.stop, 5)
-        if self._slab is not None:
-            self._slab.close()
-        self._inbox.close()
+        for view in self.views:
+            view.close()
         account = self.ledger.snapshot()
         if not account.balanced() or account.rows != account.triggered:
             log.error("the account does not balance at stop: %s", account)
@@ -274,13 +278,25 @@ class Engine:
 
     @property
     def worker_pid(self) -> int | None:
-        """Process id of the worker."""
-        return self._inspection.worker_pid if self._inspection else None
+        """Process id of the leading camera's worker."""
+        inspection = self.views[0].inspection
+        return inspection.worker_pid if inspection else None
 
     @property
     def worker_restarts(self) -> int:
         """How many workers were lost in this run."""
-        return self._inspection.restarts if self._inspection else 0
+        return sum(view.inspection.restarts for view in self.views if view.inspection)
+
+    @property
+    def acquisition(self) -> AcquisitionStage:
+        """The leading camera's."""
+        return self.views[0].acquisition
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models that are ready, each once, in the order of the cameras."""
+        models = [view.model for view in self.views]
+        return tuple({model.model_id: model for model in models if model is not None}.values())
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -290,13 +306,21 @@ class Engine:
     def queue_lengths(self) -> Mapping[str, int]:
         """What waits before each stage: parts, but pictures where it says so."""
         return {
-            "inspection": len(self._inbox),
+            "inspection": sum(len(view.inbox) for view in self.views),
             "recording": self.recording.waiting,
             "recording_images": self.recording.waiting_images,
             "publishing": self.publishing.waiting,
         }
 
     # --- called by the stages
+
+    def _lead_part(self, camera_id: str, triggered_ns: int) -> Trigger | None:
+        """The leading camera sees a part; the others are asked for their picture of it."""
+        trigger = self._new_part(camera_id, triggered_ns)
+        if trigger is not None:
+            for view in self.views[1:]:
+                view.take(trigger)
+        return trigger
 
     def _new_part(self, camera_id: str, triggered_ns: int) -> Trigger | None:
         """A part stands in front of the camera: it exists from here on, in the ledger and at the gate."""
@@ -317,17 +341,16 @@ class Engine:
         with self._trigger_lock:
             if not self._takes_triggers:  # the line has never run, or is stopping: not READY
                 return None
-            trigger = self._new_part(self.config.cameras[0].camera_id, time.perf_counter_ns())
+            trigger = self._new_part(self.camera_ids[0], time.perf_counter_ns())
             if trigger is None:
                 return None
-            if missed:
-                self._inbox.put(
-                    Missed(trigger, Reason.TRIGGER_MISSED, "triggered by the PLC while it was not heard")
-                )
-            elif self._lifecycle is not EngineState.RUNNING:
-                self._inbox.put(Missed(trigger, Reason.PAUSED, "the line is paused"))
-            else:
-                self.acquisition.take(trigger)
+            for view in self.views:
+                if missed:
+                    view.miss(trigger, Reason.TRIGGER_MISSED, "triggered by the PLC while it was not heard")
+                elif self._lifecycle is not EngineState.RUNNING:
+                    view.miss(trigger, Reason.PAUSED, "the line is paused")
+                else:
+                    view.take(trigger)
             return trigger
 
     def signals(self) -> LineSignals:
@@ -479,6 +502,5 @@ class Engine:
 
     def status(self) -> StatusMessage:
         """The whole line at this moment."""
-        model = self._inspection.model if self._inspection else None
         health = self.health.snapshot()
-        return status_message(self.config, self.state(), model, self.ledger.snapshot(), health)
+        return status_message(self.config, self.state(), self.models, self.ledger.snapshot(), health)

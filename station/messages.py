@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 
 from station.config import StationConfig
 from station.health import HealthSnapshot
@@ -30,7 +31,7 @@ def verdict_message(inspection: Inspection, run_id: str) -> VerdictMessage:
 def status_message(
     config: StationConfig,
     state: tuple[EngineState, str],
-    model: Model | None,
+    models: Sequence[Model],
     ledger: LedgerSnapshot,
     health: HealthSnapshot,
 ) -> StatusMessage:
@@ -43,7 +44,7 @@ def status_message(
         recipe=line.recipe,
         lot=line.lot,
         user=line.user,
-        model=f"{model.model_name} {model.model_id}" if model else "",
+        model=" + ".join(f"{model.model_name} {model.model_id}" for model in models),
         shift=health.shift.name,
         shift_started_unix_ns=health.shift.started_unix_ns,
         ledger=ledger,

@@ -194,10 +194,12 @@ class LineCollector(Collector):
     def _faults(self) -> Iterator[Metric]:
         restarts = self._engine.worker_restarts
         yield CounterMetricFamily("station_worker_restarts", "Workers lost and started again", restarts)
-        camera = CounterMetricFamily("station_camera_faults", "What went wrong with buffers", labels=["kind"])
-        for kind, count in self._engine.acquisition.counts.items():
-            camera.add_metric([kind], count)
-        yield camera
+        words = "What went wrong with buffers"
+        faults = CounterMetricFamily("station_camera_faults", words, labels=["camera", "kind"])
+        for view in self._engine.views:
+            for kind, count in view.acquisition.counts.items():
+                faults.add_metric([view.camera_id, kind], count)
+        yield faults
 
     def _record(self) -> Iterator[Metric]:
         shed = self._engine.recording.images_shed

@@ -45,7 +45,8 @@ class TriggerSection(Section):
     frame_timeout_ms: float = Field(default=500.0, ge=10, le=60_000)
     """A software trigger with no buffer within this time is FRAME MISSING."""
     late_ms: float = Field(default=20.0, ge=1, le=60_000)
-    """A PLC's trigger that cannot be passed on to the camera within this time is TRIGGER MISSED."""
+    """A trigger of the PLC, or of the first camera for the others, that reaches its camera later than this is
+    TRIGGER MISSED."""
 
 
 class ModelSection(Section):
@@ -55,6 +56,8 @@ class ModelSection(Section):
     """A model bundle, or `demo` for the one that ships with the station."""
     trusted_keys: Path | None = None
     """Folder of *.pub files whose signatures are trusted; none = beside the bundle."""
+    views: dict[str, Path] = Field(default_factory=dict)
+    """camera_id -> the bundle for that camera; the others take `bundle`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0, le=256)
     """CPU threads of the worker; 0 = all cores."""

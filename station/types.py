@@ -61,6 +61,7 @@ class Inspection:
         timings_ms: stage -> milliseconds (grab, queue, detect and the detector's own stages).
         regions: boxes (x, y, width, height) of map areas above the recheck limit, as fractions of the image;
             largest first.
+        views: of a part that several cameras have seen, each one's; all else here is the worst one's.
     """
 
     trigger: Trigger
@@ -74,6 +75,7 @@ class Inspection:
     decided_ns: int
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     regions: tuple[tuple[float, float, float, float], ...] = ()
+    views: tuple[Inspection, ...] = ()
 
     @property
     def latency_ms(self) -> float:

@@ -21,12 +21,14 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 3.0
 
 
-def worker_command(config: StationConfig) -> list[str]:
-    """The command that serves the configured model."""
+def worker_command(config: StationConfig, camera_id: str) -> list[str]:
+    """The command that serves the model of a camera; several share the processor's cores."""
+    shared = len(config.cameras) > 1 and not config.model.threads
+    threads = max(1, (os.cpu_count() or 1) // len(config.cameras)) if shared else config.model.threads
     return [
         *(sys.executable, "-m", "station.worker"),
-        *("--bundle", str(config.model.bundle), "--trusted-keys", str(config.trusted_keys)),
-        *("--device", config.model.device, "--threads", str(config.model.threads)),
+        *("--bundle", str(config.bundle_of(camera_id)), "--trusted-keys", str(config.trusted_keys)),
+        *("--device", config.model.device, "--threads", str(threads)),
     ]
 
 

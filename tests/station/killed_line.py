@@ -21,7 +21,7 @@ def main() -> None:
         Path(sys.argv[1]), trigger={"interval_ms": 5.0}, record={"linger_ms": 5.0, "pass_image_every": 3}
     )
     script = [(50, 0, 0), (150, 0, 0), (95, 0, 0), "failed"]
-    engine = TellingEngine(config, camera=ScriptedCamera(script), command=STAND_IN)
+    engine = TellingEngine(config, cameras=[ScriptedCamera(script)], command=STAND_IN)
     engine.start()
     print(f"worker {engine.worker_pid}", flush=True)
     threading.Event().wait()

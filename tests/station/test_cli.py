@@ -256,7 +256,7 @@ def test_an_altered_record_is_told_by_report_and_doctor(
     from station.engine import Engine
 
     config = load_config(config_file)
-    engine = Engine(config, parts=3, camera=ScriptedCamera([(50, 0, 0)]), command=STAND_IN)
+    engine = Engine(config, parts=3, cameras=[ScriptedCamera([(50, 0, 0)])], command=STAND_IN)
     engine.start()
     assert engine.done.wait(30)
     engine.stop("done")

@@ -53,7 +53,7 @@ def test_a_full_disk_sheds_pictures_never_rows(small_disk: Path, no_leaks: None)
     config = line_config(small_disk / "data", **changes)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(2_000_000))
-    engine = Engine(config, camera=NoisyCamera([(150, 0, 0)], width_px=96, height_px=96), command=STAND_IN)
+    engine = Engine(config, cameras=[NoisyCamera([(150, 0, 0)], width_px=96, height_px=96)], command=STAND_IN)
     engine.start()
     wait_for(lambda: engine.health.device_state("record") == "fault", "the disk never filled up")
     behind = engine.ledger.snapshot()

@@ -33,7 +33,7 @@ def running(
         record=record or {},
         housekeeping=OFTEN | keep,
     )
-    engine = Engine(config, camera=ScriptedCamera([PASS, REJECT]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS, REJECT])], command=STAND_IN)
 
     def end() -> None:
         account = engine.stop("done")

@@ -36,7 +36,7 @@ def test_each_kind_of_part_gets_its_verdict_reason_row_and_gate(tmp_path: Path, 
     ]
     config = line_config(tmp_path, trigger={"interval_ms": 40.0, "frame_timeout_ms": 30.0})
     gate = SimulatedOutput()
-    engine = Engine(config, parts=len(script), camera=ScriptedCamera(script), gate=gate, command=STAND_IN)
+    engine = Engine(config, parts=len(script), cameras=[ScriptedCamera(script)], gate=gate, command=STAND_IN)
     rows = assert_whole(run_line(engine), engine, len(script))
     assert [(row["verdict"], row["reason"]) for row in rows] == [
         ("PASS", "below limit"),
@@ -56,7 +56,7 @@ def test_each_kind_of_part_gets_its_verdict_reason_row_and_gate(tmp_path: Path, 
 
 def test_rejects_keep_their_picture_and_map_lossless(tmp_path: Path) -> None:
     config = line_config(tmp_path, record={"pass_image_every": 2})
-    engine = Engine(config, parts=4, camera=ScriptedCamera([PASS, REJECT]), command=STAND_IN)
+    engine = Engine(config, parts=4, cameras=[ScriptedCamera([PASS, REJECT])], command=STAND_IN)
     run_line(engine)
     database = open_read_only(config.database_path)
     with database.connect() as connection:
@@ -101,7 +101,7 @@ def test_the_equation_holds_whatever_happens(
         record={"linger_ms": 5.0},
     )
     gate = SimulatedOutput()
-    engine = Engine(config, parts=len(script), camera=ScriptedCamera(script), gate=gate, command=STAND_IN)
+    engine = Engine(config, parts=len(script), cameras=[ScriptedCamera(script)], gate=gate, command=STAND_IN)
     engine.start()
 
     def kill() -> None:
@@ -138,7 +138,7 @@ def test_an_overloaded_line_still_inspects_what_it_can(tmp_path: Path) -> None:
     slow = [(50, 10, 0)]  # 40 ms to think
     changes = {"trigger": {"interval_ms": 20.0}, "inspection": {"deadline_ms": 120.0, "queue_length": 8}}
     engine = Engine(
-        line_config(tmp_path, **changes), parts=100, camera=ScriptedCamera(slow), command=STAND_IN
+        line_config(tmp_path, **changes), parts=100, cameras=[ScriptedCamera(slow)], command=STAND_IN
     )
     account = run_line(engine)
     assert_whole(account, engine, 100)
@@ -148,7 +148,7 @@ def test_an_overloaded_line_still_inspects_what_it_can(tmp_path: Path) -> None:
 
 def test_no_command_can_harm_the_line(tmp_path: Path, no_leaks: None) -> None:
     config = line_config(tmp_path)
-    engine = Engine(config, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     engine.start()
     context = zmq.Context()
     socket = context.socket(zmq.REQ)
@@ -167,14 +167,14 @@ def test_no_command_can_harm_the_line(tmp_path: Path, no_leaks: None) -> None:
 def test_part_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
     config = line_config(tmp_path)
     for expected in ([1, 2], [3, 4]):
-        engine = Engine(config, parts=2, camera=ScriptedCamera([PASS]), command=STAND_IN)
+        engine = Engine(config, parts=2, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
         rows = assert_whole(run_line(engine), engine, 2)
         assert [row["part_seq"] for row in rows] == expected
 
 
 def test_screens_see_verdicts_previews_and_status_and_can_command(tmp_path: Path, no_leaks: None) -> None:
     config = line_config(tmp_path, trigger={"interval_ms": 20.0})
-    engine = Engine(config, camera=ScriptedCamera([PASS, REJECT]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS, REJECT])], command=STAND_IN)
     engine.start(run=False)
     host, port = config.publishing.host, config.publishing.port
     client = CommandClient(host, port)

@@ -19,7 +19,7 @@ from station.types import EngineState
 def test_a_killed_worker_is_replaced_and_its_parts_rejected(tmp_path: Path, no_leaks: None) -> None:
     config = line_config(tmp_path, trigger={"interval_ms": 20.0})
     camera = ScriptedCamera([PASS] * 5 + [(50, 0, FAULTS["kill"])] + [PASS] * 200)
-    engine = Engine(config, parts=150, camera=camera, command=STAND_IN)
+    engine = Engine(config, parts=150, cameras=[camera], command=STAND_IN)
     rows = assert_whole(run_line(engine), engine, 150)
     assert (rows[5]["verdict"], rows[5]["reason"]) == ("NOT_INSPECTED", "worker down")
     assert rows[-1]["verdict"] == "PASS", "the next worker inspects"
@@ -28,7 +28,7 @@ def test_a_killed_worker_is_replaced_and_its_parts_rejected(tmp_path: Path, no_l
 def test_a_broken_detector_is_replaced(tmp_path: Path) -> None:
     camera = ScriptedCamera([PASS, (50, 0, FAULTS["broken"])] + [PASS] * 200)
     engine = Engine(
-        line_config(tmp_path, trigger={"interval_ms": 20.0}), parts=150, camera=camera, command=STAND_IN
+        line_config(tmp_path, trigger={"interval_ms": 20.0}), parts=150, cameras=[camera], command=STAND_IN
     )
     rows = assert_whole(run_line(engine), engine, 150)
     assert (rows[1]["verdict"], rows[1]["reason"]) == ("NOT_INSPECTED", "worker error")
@@ -39,7 +39,7 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     config = line_config(
         tmp_path, trigger={"interval_ms": 20.0}, inspection={"hang_ms": 200.0, "deadline_ms": 100.0}
     )
-    engine = Engine(config, parts=150, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    engine = Engine(config, parts=150, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     engine.start()
     first = engine.worker_pid
     assert first is not None
@@ -56,7 +56,7 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
 
 def test_a_worker_that_keeps_dying_is_a_fault(tmp_path: Path, no_leaks: None) -> None:
     config = line_config(tmp_path, trigger={"interval_ms": 10.0}, inspection={"max_restarts_per_hour": 2})
-    engine = Engine(config, camera=ScriptedCamera([(50, 0, FAULTS["crash"])]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([(50, 0, FAULTS["crash"])])], command=STAND_IN)
     account = run_line(engine)
     assert_whole(account, engine, account.triggered)
     assert account.passed == 0
@@ -83,7 +83,7 @@ class Unplugged(ScriptedCamera):
 
 
 def test_a_lost_camera_rejects_its_part_alarms_and_comes_back(tmp_path: Path, no_leaks: None) -> None:
-    engine = Engine(line_config(tmp_path), parts=6, camera=Unplugged([PASS]), command=STAND_IN)
+    engine = Engine(line_config(tmp_path), parts=6, cameras=[Unplugged([PASS])], command=STAND_IN)
     rows = assert_whole(run_line(engine), engine, 6)
     assert [row["verdict"] for row in rows] == ["PASS", "PASS", "NOT_INSPECTED", "PASS", "PASS", "PASS"]
     assert rows[2]["reason"] == "camera lost"
@@ -97,7 +97,7 @@ def test_a_gate_that_does_not_move_holds_the_line(tmp_path: Path, no_leaks: None
             raise OutputError("no answer; check its supply")
 
     config = line_config(tmp_path, trigger={"interval_ms": 20.0})
-    engine = Engine(config, camera=ScriptedCamera([REJECT]), gate=Stuck(), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([REJECT])], gate=Stuck(), command=STAND_IN)
     engine.start()
     wait_until(lambda: engine.state()[0] is EngineState.PAUSED)
     assert (
@@ -134,11 +134,11 @@ def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
         expected = "station.db"
     else:
         same_port = line_config(tmp_path / "other", publishing={"port": config.publishing.port})
-        other = Engine(same_port, camera=ScriptedCamera([PASS]), command=STAND_IN)
+        other = Engine(same_port, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
         other.start(run=False)
         expected = "cannot be used"
     with pytest.raises(StartError, match=expected) as caught:
-        Engine(config, camera=camera, command=command).start()
+        Engine(config, cameras=[camera], command=command).start()
     assert "\n" not in str(caught.value)
     assert not camera.is_open
     if other:

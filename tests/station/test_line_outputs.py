@@ -39,7 +39,7 @@ def test_gate_and_lamp_on_the_cameras_outputs_until_the_last_part_is_sorted(tmp_
     }
     config = line_config(tmp_path, pylon, trigger={"interval_ms": 60.0}, outputs=outputs)
     camera = Watched(config.cameras[0])  # type: ignore[arg-type]
-    engine = Engine(config, parts=8, camera=camera, command=STAND_IN)
+    engine = Engine(config, parts=8, cameras=[camera], command=STAND_IN)
     engine.start()
     wait_until(lambda: ("UserOutput2", True) in camera.written)
     assert engine.state()[0] is EngineState.RUNNING

@@ -47,7 +47,7 @@ def plc_config(tmp_path: Path, port: int, **changes: dict[str, object]) -> Stati
 def running(
     config: StationConfig, script: list[object], gate: SimulatedOutput | None = None
 ) -> Iterator[Engine]:
-    engine = Engine(config, camera=ScriptedCamera(script), gate=gate, command=STAND_IN)  # type: ignore[arg-type]
+    engine = Engine(config, cameras=[ScriptedCamera(script)], gate=gate, command=STAND_IN)  # type: ignore[arg-type]
     engine.start()
     try:
         wait_until(lambda: engine.state()[0] is EngineState.RUNNING)
@@ -178,7 +178,7 @@ def test_a_line_without_its_plc_starts_rejecting_and_runs_when_it_is_there(tmp_p
     late.start()
     late.stop()  # its port is known now
     config = plc_config(tmp_path, late.port, trigger={"source": "software"})
-    engine = Engine(config, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     engine.start()
     wait_until(lambda: engine.ledger.snapshot().rows >= 5)
     assert engine.state()[0] is EngineState.FAULT

@@ -41,7 +41,7 @@ def test_a_lost_buffer_of_a_line_trigger_is_a_part_that_was_not_inspected(
     camera = LineTriggered([], 0.02)
     gate = SimulatedOutput()
     engine = Engine(
-        line_triggered(line_config(tmp_path)), parts=6, camera=camera, gate=gate, command=STAND_IN
+        line_triggered(line_config(tmp_path)), parts=6, cameras=[camera], gate=gate, command=STAND_IN
     )
     engine.start()
     camera.frame_ids = [0, 1, 4, 5]  # two were lost
@@ -63,7 +63,7 @@ def test_a_lost_buffer_of_a_line_trigger_is_a_part_that_was_not_inspected(
 
 def test_parts_that_go_by_while_paused_are_counted_and_none_is_taken_for_a_later_one(tmp_path: Path) -> None:
     camera = LineTriggered([], 0.01)
-    engine = Engine(line_triggered(line_config(tmp_path)), camera=camera, command=STAND_IN)
+    engine = Engine(line_triggered(line_config(tmp_path)), cameras=[camera], command=STAND_IN)
     engine.start(run=False)
     camera.frame_ids = list(range(5))  # before the line is ready: nobody's parts
     wait_until(lambda: not camera.frame_ids)

@@ -73,7 +73,7 @@ def test_a_log_that_cannot_be_written_is_said_once(
 def test_the_worker_logs_into_its_own_file(tmp_path: Path, no_leaks: None) -> None:
     config = line_config(tmp_path)
     script = [PASS, (0, 0, FAULTS["error"])]
-    run_line(Engine(config, parts=2, camera=ScriptedCamera(script), command=STAND_IN))
+    run_line(Engine(config, parts=2, cameras=[ScriptedCamera(script)], command=STAND_IN))
     ready, refused = lines(config.logs_dir / "worker.jsonl")
     assert ready["message"] == "ready: stand-in standin00000"
     assert "the detector refused this image" in str(refused["message"])

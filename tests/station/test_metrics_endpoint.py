@@ -43,7 +43,7 @@ def test_the_ledger_holds_in_every_scrape_of_a_running_line(tmp_path: Path, no_l
     trigger = {"interval_ms": 8.0, "frame_timeout_ms": 30.0}
     config = line_config(tmp_path, trigger=trigger, metrics={"port": port})
     camera = ScriptedCamera(SCRIPT)
-    engine = Engine(config, camera=camera, command=STAND_IN)
+    engine = Engine(config, cameras=[camera], command=STAND_IN)
     engine.start()
     try:
         wait_until(lambda: engine.ledger.snapshot().triggered > 0)
@@ -55,7 +55,7 @@ def test_the_ledger_holds_in_every_scrape_of_a_running_line(tmp_path: Path, no_l
         assert figures["station_state", ("RUNNING",)] == 1
         assert figures["station_device_state", ("camera", "ok")] == 1
         assert figures["station_stage_up", ("inspection",)] == 1
-        assert figures["station_camera_faults_total", ("missing",)] > 0
+        assert figures["station_camera_faults_total", ("CAM 1", "missing")] > 0
         assert {"inspection", "recording", "recording_images", "publishing"} == {
             labels[0] for name, labels in figures if name == "station_queue_length"
         }
@@ -83,7 +83,7 @@ def test_a_taken_port_costs_the_figures_not_the_line(tmp_path: Path, no_leaks: N
         other.bind(("127.0.0.1", 0))
         other.listen()
         config = line_config(tmp_path, metrics={"port": other.getsockname()[1]})
-        engine = Engine(config, parts=3, camera=ScriptedCamera([PASS]), command=STAND_IN)
+        engine = Engine(config, parts=3, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
         engine.start()
         assert engine.done.wait(20)
         wait_until(lambda: "metrics" in [alarm.key for alarm in engine.health.snapshot().alarms])

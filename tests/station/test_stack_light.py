@@ -70,7 +70,7 @@ def test_lamps_on_coils_follow_the_line(no_leaks: None, tmp_path: Path) -> None:
 
     lamps = {name: coil(number) for number, name in enumerate(("green", "amber", "red", "buzzer"))}
     config = line_config(tmp_path, outputs={"stack_light": lamps})
-    engine = Engine(config, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     engine.start()
     wait_until(lambda: plc.coils()[:4] == [True, False, False, False])
     engine.command("pause", {"reason": "lunch"})

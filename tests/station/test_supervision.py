@@ -74,7 +74,7 @@ def test_a_line_that_runs_feeds_the_watchdog_and_one_that_hangs_does_not(
     systemd: Systemd, tmp_path: Path, no_leaks: None
 ) -> None:
     camera = HangingCamera()
-    engine = Engine(line_config(tmp_path / "data"), camera=camera, command=STAND_IN)
+    engine = Engine(line_config(tmp_path / "data"), cameras=[camera], command=STAND_IN)
     engine.start()
     try:
         wait_until(lambda: systemd.said("READY=1") == ["READY=1"] and len(systemd.said("WATCHDOG=1")) > 5)
@@ -102,7 +102,7 @@ def test_a_line_that_runs_feeds_the_watchdog_and_one_that_hangs_does_not(
 
 def test_every_stage_gets_somewhere_while_there_is_nothing_to_do(tmp_path: Path) -> None:
     config = line_config(tmp_path, trigger={"interval_ms": 3_600_000.0})
-    engine = Engine(config, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     engine.start(run=False)
     stages = engine.stages
     assert len(stages) == 7

@@ -38,7 +38,9 @@ def station(tmp_path: Path, port: int | None = None) -> Path:
 def line(tmp_path: Path, port: int | None = None) -> Engine:
     changes: dict[str, dict[str, object]] = {"publishing": {"port": port}} if port else {}
     config = line_config(tmp_path / "data", record={"pass_image_every": 1}, **changes)
-    return Engine(config, parts=None if port else 6, camera=ScriptedCamera([PASS, REJECT]), command=STAND_IN)
+    return Engine(
+        config, parts=None if port else 6, cameras=[ScriptedCamera([PASS, REJECT])], command=STAND_IN
+    )
 
 
 def read(bundle: Path) -> dict[str, bytes]:
