@@ -11,9 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
 from drivers.camera import Camera
 from drivers.errors import CameraError, CameraLost, DriverError
-from drivers.types import CameraInfo, Frame, Grab, Trigger
+from drivers.types import CameraInfo, Frame, Grab, ImageRgb, Trigger
 from station.inspection import Arrival, Missed
 from station.mailbox import Mailbox
 from station.sections import TriggerSection
@@ -64,6 +66,8 @@ class AcquisitionStage(Stage):
         self._on_camera = on_camera
         self._info: CameraInfo | None = None
         self._last_frame_id: int | None = None
+        self._last_image: ImageRgb | None = None
+        self._missing_in_a_row = 0
         self._wake = threading.Condition()
         self._running = False
         self._has_run = False
@@ -78,8 +82,8 @@ class AcquisitionStage(Stage):
         self.open_error: DriverError | None = None
         self.finished = threading.Event()
         """Set when `new_part` wants no more."""
-        self.counts = {"failed": 0, "lost": 0, "missing": 0, "refused": 0, "reconnects": 0}
-        """Buffers failed or lost, images missing, triggers refused, reconnects."""
+        self.counts = {"failed": 0, "lost": 0, "missing": 0, "repeated": 0, "refused": 0, "reconnects": 0}
+        """Buffers failed or lost, images missing or repeated, triggers refused, reconnects."""
 
     @property
     def info(self) -> CameraInfo | None:
@@ -205,12 +209,14 @@ class AcquisitionStage(Stage):
         try:
             self._camera.trigger()
             grab = self._camera.retrieve(self._config.frame_timeout_ms / 1e3)
-            if grab is None:
-                late = f"no image within {self._config.frame_timeout_ms:g} ms"
-                outcome = self._missed("missing", trigger, Reason.FRAME_MISSING, late)
-            else:
+            if grab is not None:
+                self._missing_in_a_row = 0
                 self._lost_before(grab)
                 outcome = self._arrival(trigger, grab)
+            else:
+                late = f"no image within {self._config.frame_timeout_ms:g} ms"
+                outcome = self._missed("missing", trigger, Reason.FRAME_MISSING, late)
+                self._missing_in_a_row += 1
         except CameraLost as error:
             outcome = Missed(trigger, Reason.CAMERA_LOST, str(error))
             raise
@@ -218,6 +224,8 @@ class AcquisitionStage(Stage):
             outcome = self._missed("refused", trigger, Reason.TRIGGER_MISSED, str(error))
         finally:
             self._deliver(outcome)
+        if self._missing_in_a_row == self._config.lost_after > 0:  # unplugged, and nobody says so
+            raise CameraLost(f"no image for {self._missing_in_a_row} triggers in a row")
 
     # --- the camera's own triggers
 
@@ -271,7 +279,18 @@ class AcquisitionStage(Stage):
         if self._info.fixed_size and (width, height) != (self._info.width_px, self._info.height_px):
             expected = f"{self._info.width_px} x {self._info.height_px}"
             return Missed(trigger, Reason.WRONG_SIZE, f"image of {width} x {height} px, {expected} expected")
+        repeats = self._config.reject_repeats and self._repeats_the_last(grab.image_rgb)
+        self._last_image = grab.image_rgb
+        if repeats:
+            return self._missed("repeated", trigger, Reason.FRAME_REPEATED, "pixel by pixel the one before")
         return Frame(trigger, grab.frame_id, grab.image_rgb, grab.captured_ns, grab.device)
+
+    def _repeats_the_last(self, image_rgb: ImageRgb) -> bool:
+        """No sensor takes the same picture twice: it has noise. A camera that hangs sends it again."""
+        last = self._last_image
+        if last is None or last.shape != image_rgb.shape:
+            return False
+        return np.array_equal(last[::16], image_rgb[::16]) and np.array_equal(last, image_rgb)
 
     def _deliver(self, arrival: Arrival) -> None:
         if not self._outbox.put(arrival):
@@ -316,6 +335,6 @@ class AcquisitionStage(Stage):
                 log.warning("%s: %s", self._camera_id, again)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
                 continue
-            self._last_frame_id = None
+            self._last_frame_id, self._missing_in_a_row = None, 0
             self._count("reconnects", 1)
             return

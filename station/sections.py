@@ -44,6 +44,10 @@ class TriggerSection(Section):
     interval_ms: float = Field(default=250.0, ge=5, le=3_600_000)
     frame_timeout_ms: float = Field(default=500.0, ge=10, le=60_000)
     """A software trigger with no buffer within this time is FRAME MISSING."""
+    lost_after: int = Field(default=3, ge=0, le=10_000)
+    """So many in a row, and the camera is taken for lost and opened again; 0 = never."""
+    reject_repeats: bool = True
+    """An image that is pixel by pixel the one before is FRAME REPEATED: the camera hangs."""
     late_ms: float = Field(default=20.0, ge=1, le=60_000)
     """A trigger of the PLC, or of the first camera for the others, that reaches its camera later than this is
     TRIGGER MISSED."""

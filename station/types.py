@@ -33,6 +33,7 @@ class Reason(StrEnum):
     SCORE_NOT_FINITE = "score not finite"
     FRAME_FAILED = "frame failed"
     FRAME_MISSING = "frame missing"
+    FRAME_REPEATED = "frame repeated"
     TRIGGER_MISSED = "trigger missed"
     CAMERA_LOST = "camera lost"
     WRONG_SIZE = "wrong image size"

@@ -42,6 +42,7 @@ def line_config(
     values["record"]["ballast_mb"] = 1.0
     values["cameras"] = [camera] if camera else values["cameras"]
     values["metrics"]["port"] = 0
+    values["trigger"]["reject_repeats"] = False  # scripted pictures have no noise
     values["outputs"] = {"reject_gate": {"driver": "simulated"}, "gate_acts_on": "reject"}
     for section, keys in changes.items():
         values[section].update(keys)
@@ -60,6 +61,7 @@ class ScriptedCamera:
         self.index = 0
         self.waiting: list[Grab] = []
         self.is_open = False
+        self.is_dead = False  # unplugged, and nobody says so
 
     def open(self) -> CameraInfo:
         self.is_open = True
@@ -73,7 +75,7 @@ class ScriptedCamera:
             raise CameraError("busy")
         if step == "lost":
             raise CameraLost("gone")
-        if step == "missing":
+        if step == "missing" or self.is_dead:
             return
         if step == "failed":
             self.waiting.append(Grab(frame_id, None, time.perf_counter_ns(), error="incomplete"))

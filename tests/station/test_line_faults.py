@@ -91,6 +91,40 @@ def test_a_lost_camera_rejects_its_part_alarms_and_comes_back(tmp_path: Path, no
     assert [alarm.key for alarm in engine.health.snapshot().alarms] == ["device-camera"]
 
 
+def test_a_camera_that_is_unplugged_silently_is_taken_for_lost_and_comes_back(
+    tmp_path: Path, no_leaks: None
+) -> None:
+    camera = ScriptedCamera([PASS])
+    config = line_config(tmp_path, trigger={"frame_timeout_ms": 10.0, "lost_after": 3})
+    engine = Engine(config, cameras=[camera], command=STAND_IN)
+    engine.start()
+    wait_until(lambda: engine.ledger.snapshot().passed >= 2)
+    camera.is_dead = True
+    wait_until(lambda: engine.health.device_state("camera") == "fault")
+    (alarm,) = engine.health.snapshot().alarms
+    assert "no image for 3 triggers in a row" in alarm.title
+    passed = engine.ledger.snapshot().passed
+    camera.is_dead = False
+    wait_until(lambda: engine.ledger.snapshot().passed >= passed + 2)
+    assert engine.state()[0] is EngineState.RUNNING
+    account = engine.stop("done")
+    rows = assert_whole(account, engine, account.triggered)
+    missed = [row["reason"] for row in rows if row["verdict"] == "NOT_INSPECTED"]
+    assert missed == ["frame missing"] * 3
+
+
+def test_a_camera_that_hangs_on_a_picture_passes_no_part_with_it(tmp_path: Path, no_leaks: None) -> None:
+    script = [PASS, (51, 0, 0), (51, 0, 0), (51, 0, 0), PASS, "failed", PASS, (51, 0, 0)]
+    config = line_config(tmp_path, trigger={"reject_repeats": True})
+    engine = Engine(config, parts=len(script), cameras=[ScriptedCamera(script)], command=STAND_IN)
+    rows = assert_whole(run_line(engine), engine, len(script))
+    repeated, good = "frame repeated", "below limit"
+    assert [row["reason"] for row in rows] == [
+        good, good, repeated, repeated, good, "frame failed", repeated, good
+    ]  # fmt: skip
+    assert engine.acquisition.counts["repeated"] == 3
+
+
 def test_a_gate_that_does_not_move_holds_the_line(tmp_path: Path, no_leaks: None) -> None:
     class Stuck(SimulatedOutput):
         def write(self, on: bool) -> None:
