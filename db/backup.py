@@ -25,7 +25,7 @@ from db.chain import read_faults
 from db.errors import RecordDamaged, RecordMissing, record_errors
 from db.models import Part
 from db.queries import read_known_files
-from db.session import REVISION, read_revision, refuse_newer, sqlite_connection
+from db.session import REVISION, open_database, read_revision, refuse_newer, sqlite_connection
 from db.writer import Writer, lock_for_writing
 
 _PAGES_PER_STEP = 256  # 1 MiB: a few milliseconds
@@ -198,15 +198,19 @@ def restore(backup: Path, database_path: Path, archive: Archive, aside: Path) ->
 
 
 def _read_copy(copy: Path, backup: Path) -> tuple[set[str], int, int | None]:
-    """Every picture that a row names, how many parts there are, and when the last was triggered."""
+    """Every picture that a row names, how many parts there are, and when the last was triggered. A copy that
+    an older version wrote is upgraded."""
+    with record_errors(backup), closing(sqlite3.connect(_unchanging(copy), uri=True)) as raw:
+        revision = read_revision(raw)
+        if not revision:
+            raise RecordDamaged(f"{backup}: a database, but no record of a station; take another file")
+        refuse_newer(backup, revision)
+    if revision != REVISION:
+        open_database(copy).close()
     engine = create_engine(f"sqlite:///{_unchanging(copy)}&uri=true")
     try:
         with record_errors(backup), engine.connect() as connection:
-            revision = read_revision(sqlite_connection(connection))
-            if not revision:
-                raise RecordDamaged(f"{backup}: a database, but no record of a station; take another file")
-            refuse_newer(backup, revision)
-            if revision == REVISION and (faults := read_faults(connection)):
+            if faults := read_faults(connection):
                 raise RecordDamaged(f"{backup}: {faults[0]}; take an older backup")
             statement = select(func.count(), func.max(Part.triggered_unix_ns))
             parts, newest_unix_ns = connection.execute(statement).one()

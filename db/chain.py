@@ -5,8 +5,9 @@ every stored value but the hash itself, in column order, ids included. A changed
 row breaks it. A tail that was cut off whole does not: therefore the head is printed on the shift report and
 kept in the high-water mark beside the database.
 
-A migration that adds a column must begin a new chain (raise the floor to the head), or leave the column
-unhashed.
+Columns that a migration added are left out of that array; where any of them holds more than what it gave to
+the rows of its time, the array ends with an object of these, name -> value. So earlier rows verify as they
+were written, and no value of a later column can be changed unseen either.
 """
 
 import hashlib
@@ -22,6 +23,8 @@ from db.models import Base, Chain
 ChainedTable = Literal["part", "event"]
 CHAINED: tuple[ChainedTable, ...] = ("part", "event")
 GENESIS = bytes(32)
+ADDED_LATER: dict[ChainedTable, dict[str, Any]] = {"part": {"plc_part_id": None, "views": "[]"}, "event": {}}
+"""Columns that migrations added, with the stored value that earlier rows have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +51,24 @@ def canonical_json(value: Any) -> str:
 
 
 def hashed_columns(table: ChainedTable) -> tuple[str, ...]:
-    """The columns a link covers, in order."""
-    return tuple(column.name for column in Base.metadata.tables[table].columns if column.name != "hash")
+    """The columns a link covers, in order: those of the first version, then those that were added."""
+    added = ADDED_LATER[table]
+    names = [column.name for column in Base.metadata.tables[table].columns if column.name != "hash"]
+    return (*(name for name in names if name not in added), *added)
 
 
-def link(previous: bytes, values: list[Any]) -> bytes:
+def link(table: ChainedTable, previous: bytes, values: list[Any]) -> bytes:
     """The hash of a row whose stored values are `values`, in the order of `hashed_columns`."""
+    if added := ADDED_LATER[table]:
+        later = zip(added.items(), values[-len(added) :], strict=True)
+        told = {name: value for (name, default), value in later if value != default}
+        values = values[: -len(added)] + [told] * bool(told)
     return hashlib.sha256(previous + canonical_json(values).encode("utf-8", "surrogatepass")).digest()
 
 
 def link_row(table: ChainedTable, previous: bytes, row: Mapping[str, Any]) -> bytes:
     """`link` for a row about to be written: JSON columns as the text they become, booleans as 0 and 1."""
-    return link(previous, [_stored(row[name]) for name in hashed_columns(table)])
+    return link(table, previous, [_stored(row[name]) for name in hashed_columns(table)])
 
 
 def head(connection: Connection, table: ChainedTable) -> Head:
@@ -96,7 +105,7 @@ def verify(connection: Connection, table: ChainedTable, since: Head | None = Non
             fault = f"{table}: rows {at.row_id + 1} to {row_id - 1} are missing"
             return ChainCheck(table, rows, at, fault)
         try:
-            expected = link(at.hash, values)
+            expected = link(table, at.hash, values)
         except (TypeError, ValueError) as error:
             return ChainCheck(
                 table, rows, at, f"{table}: row {row_id} holds what was never written ({error})"

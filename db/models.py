@@ -44,7 +44,12 @@ class EventKind(enum.StrEnum):
 class Base(DeclarativeBase):
     """All tables of the record."""
 
-    type_annotation_map = {dict[str, Any]: JSON, list[list[float]]: JSON, bytes: LargeBinary}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        dict[str, Any]: JSON,
+        list[dict[str, Any]]: JSON,
+        list[list[float]]: JSON,
+        bytes: LargeBinary,
+    }
 
 
 class Run(Base):
@@ -90,6 +95,8 @@ class Part(Base):
     map_path: Mapped[str | None]
     image_shed: Mapped[bool]
     regions: Mapped[list[list[float]]]
+    plc_part_id: Mapped[int | None] = mapped_column(BigInteger)
+    views: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))
     hash: Mapped[bytes]
 
     __table_args__ = (

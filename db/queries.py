@@ -165,8 +165,10 @@ def read_percentiles(connection: Connection, ascending: Select[float]) -> dict[s
 
 
 def read_known_files(connection: Connection) -> set[str]:
-    """Every picture and map a row names, for `db.archive.Archive.sweep`."""
+    """Every picture and map a row names, its own and its views', for `db.archive.Archive.sweep`."""
     known: set[str] = set()
+    for views in connection.execute(select(Part.views).where(Part.views != [])).scalars():
+        known.update(view[name] for view in views for name in ("image_path", "map_path") if view[name])
     for column in (Part.image_path, Part.map_path):
         known.update(connection.execute(select(column).where(column.is_not(None))).scalars())  # type: ignore
     return known

@@ -19,7 +19,7 @@ from db.chain import canonical_json
 from db.errors import RecordMissing, RecordNewer, RecordOlder, record_errors
 from db.mark import check_mark
 
-REVISION = "0001"  # the newest migration; `tests/db/test_session.py` holds it to the files
+REVISION = "0002"  # the newest migration; `tests/db/test_session.py` holds it to the files
 BUSY_TIMEOUT_S = 10.0
 
 

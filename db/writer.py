@@ -27,6 +27,27 @@ from db.session import Database, sqlite_connection
 
 _UIDS_PER_QUERY = 500
 _NS_PER_HOUR = 3_600_000_000_000
+_JUDGED_BY = ("score", "limit_recheck", "limit_reject")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewRow:
+    """What one of several cameras saw of a part; the fields mean what they mean in `PartRow`."""
+
+    camera_id: str
+    frame_id: int | None
+    verdict: str
+    reason: str
+    score: float | None
+    limit_recheck: float
+    limit_reject: float
+    model_id: str
+    image_path: str | None = None
+    map_path: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The view as it is stored."""
+        return {item.name: getattr(self, item.name) for item in fields(self)} | _judgement(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +66,8 @@ class PartRow:
         map_path: below the archive's root; None when none was kept.
         image_shed: a picture should have been kept, and was not (disk full).
         regions: boxes (x, y, width, height) above the recheck limit, as fractions of the image.
+        plc_part_id: the PLC's id of the part, 0 to 2**32 - 1; None where it gave none.
+        views: what each of several cameras saw; empty where a part has one camera.
     """
 
     uid: str
@@ -69,27 +92,25 @@ class PartRow:
     map_path: str | None = None
     image_shed: bool = False
     regions: Sequence[Sequence[float]] = ()
+    plc_part_id: int | None = None
+    views: Sequence[ViewRow] = ()
 
     def __post_init__(self) -> None:
-        numbers = {
-            "score": self.score,
-            "limit_recheck": self.limit_recheck,
-            "limit_reject": self.limit_reject,
-        }
-        numbers |= {"latency_ms": self.latency_ms, **self.timings_ms}
-        for name, value in numbers.items():
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"part {self.uid}: {name} must be finite (got {value})")
+        numbers = {"latency_ms": self.latency_ms, **self.timings_ms}
+        for judged in (self, *self.views):
+            numbers |= {name: getattr(judged, name) for name in _JUDGED_BY}
+            for name, value in numbers.items():
+                if value is not None and not math.isfinite(value):
+                    raise ValueError(f"part {self.uid}: {name} must be finite (got {value})")
 
     def values(self) -> dict[str, Any]:
         """The row as it is stored: plain types, equal to what the database gives back."""
         row = {item.name: getattr(self, item.name) for item in fields(self)}
         row["timings_ms"] = {str(stage): _real(value) for stage, value in self.timings_ms.items()}
         row["regions"] = [[_real(value) for value in box] for box in self.regions]
-        row["score"] = None if self.score is None else _real(self.score)
-        for name in ("limit_recheck", "limit_reject", "latency_ms"):
-            row[name] = _real(row[name])
-        return row | {"verdict": str(self.verdict), "reason": str(self.reason)}
+        row["latency_ms"] = _real(self.latency_ms)
+        row["views"] = [view.values() for view in self.views]
+        return row | _judgement(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +282,13 @@ class Writer:
         )
         rows = [dict(zip(keys, key, strict=True), parts=parts) for key, parts in counts.items()]
         self._connection.execute(statement, rows)
+
+
+def _judgement(row: PartRow | ViewRow) -> dict[str, Any]:
+    """Verdict, reason and the numbers behind them as plain types."""
+    numbers = {name: getattr(row, name) for name in _JUDGED_BY}
+    numbers = {name: None if value is None else _real(value) for name, value in numbers.items()}
+    return {"verdict": str(row.verdict), "reason": str(row.reason), **numbers}
 
 
 def _real(value: float) -> float:

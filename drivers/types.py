@@ -16,12 +16,17 @@ ImageRgb = NDArray[np.uint8]  # (H, W, 3), read-only once it has left the driver
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One part in front of the camera, before anything else is known about it."""
+    """One part in front of the camera, before anything else is known about it.
+
+    Attributes:
+        plc_part_id: what the PLC calls this part, 0 to 2**32 - 1; None where it says nothing of it.
+    """
 
     part_seq: int
     camera_id: str
     triggered_ns: int
     triggered_unix_ns: int
+    plc_part_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

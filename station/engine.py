@@ -322,26 +322,27 @@ class Engine:
                 view.take(trigger)
         return trigger
 
-    def _new_part(self, camera_id: str, triggered_ns: int) -> Trigger | None:
+    def _new_part(self, camera_id: str, triggered_ns: int, plc_part_id: int | None = None) -> Trigger | None:
         """A part stands in front of the camera: it exists from here on, in the ledger and at the gate."""
         if self._parts_left is not None:
             if self._parts_left == 0:
                 return None
             self._parts_left -= 1
         triggered_unix_ns = time.time_ns() - (time.perf_counter_ns() - triggered_ns)
-        trigger = Trigger(next(self._part_seqs), camera_id, triggered_ns, triggered_unix_ns)
+        part_seq = next(self._part_seqs)
+        trigger = Trigger(part_seq, camera_id, triggered_ns, triggered_unix_ns, plc_part_id)
         self.ledger.open(trigger.part_seq)
         self.sorting.actuation.expect(trigger)
         if self._parts_left == 0:
             self.request_stop("the parts asked for are done")
         return trigger
 
-    def plc_triggered(self, missed: bool) -> Trigger | None:
+    def plc_triggered(self, missed: bool, part_id: int | None) -> Trigger | None:
         """The PLC says that a part stands before the camera, or went by unseen."""
         with self._trigger_lock:
             if not self._takes_triggers:  # the line has never run, or is stopping: not READY
                 return None
-            trigger = self._new_part(self.camera_ids[0], time.perf_counter_ns())
+            trigger = self._new_part(self.camera_ids[0], time.perf_counter_ns(), part_id)
             if trigger is None:
                 return None
             for view in self.views:

@@ -36,7 +36,7 @@ class Handshake:
         session: int,
         deadline_ms: float,
         settle: Callable[[Inspection], Inspection],
-        on_trigger: Callable[[bool], Trigger | None] | None,
+        on_trigger: Callable[[bool, int | None], Trigger | None] | None,
     ) -> None:
         """Nothing has been said yet.
 
@@ -45,8 +45,9 @@ class Handshake:
             session: another number at each start, 0 to 65535.
             deadline_ms: trigger to verdict; a PASS that waits longer to be offered is withdrawn.
             settle: takes each final verdict and returns it as it went down.
-            on_trigger: told of each part that the PLC triggers, and whether it went by unseen; returns the
-                part, or None when it takes none. None where the PLC does not trigger.
+            on_trigger: told of each part that the PLC triggers, whether it went by unseen, and its id where
+                that is still known; returns the part, or None when it takes none. None where the PLC does
+                not trigger.
         """
         self._heartbeat_ns = round(config.heartbeat_ms * 1e6)
         self._acknowledge_ns = round(config.acknowledge_ms * 1e6)
@@ -62,7 +63,7 @@ class Handshake:
         self._plc_session: int | None = None
         self._was_lost = True
         self._trigger = 0
-        self._plc_parts: dict[int, tuple[int, int]] = {}  # part_seq -> the PLC's trigger and part id
+        self._numbers: dict[int, int] = {}  # part_seq -> the PLC's trigger
         self._offer: _Offer | None = None
         self._overdue = False  # the last result was withdrawn, and its acknowledge is still awaited
         self._said = StationSignals(session=session)
@@ -166,9 +167,10 @@ class Handshake:
         elif self._on_trigger:
             for left in range(number - 1, -1, -1):
                 self._trigger = next_number(self._trigger)
-                trigger = self._on_trigger(left > 0 or self._was_lost)
+                part_id = heard.part_id if left == 0 else None
+                trigger = self._on_trigger(left > 0 or self._was_lost, part_id)
                 if trigger is not None:
-                    self._plc_parts[trigger.part_seq] = (self._trigger, heard.part_id if left == 0 else 0)
+                    self._numbers[trigger.part_seq] = self._trigger
         self._trigger = heard.trigger
         self._said = replace(self._said, trigger_taken=heard.trigger)
 
@@ -197,7 +199,8 @@ class Handshake:
                 self._final(_withdrawn(inspection, Reason.DEADLINE, "the PLC takes results too slowly"))
                 continue
             part_seq = inspection.trigger.part_seq
-            trigger, part_id = self._plc_parts.get(part_seq, (0, part_seq))
+            trigger = self._numbers.get(part_seq, 0)
+            part_id = inspection.trigger.plc_part_id or 0 if trigger else part_seq
             self._said = replace(
                 self._said,
                 result=next_number(self._said.result),
@@ -217,7 +220,7 @@ class Handshake:
             self._final(_withdrawn(self._queue.popleft(), reason, detail))
 
     def _final(self, inspection: Inspection) -> Inspection:
-        self._plc_parts.pop(inspection.trigger.part_seq, None)
+        self._numbers.pop(inspection.trigger.part_seq, None)
         return self._settle(inspection)
 
 

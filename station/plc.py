@@ -39,7 +39,7 @@ class PlcStage(Stage):
         deadline_ms: float,
         line: Callable[[], LineSignals],
         settle: Callable[[Inspection], Inspection],
-        on_trigger: Callable[[bool], Trigger | None] | None,
+        on_trigger: Callable[[bool, int | None], Trigger | None] | None,
         on_counts: Callable[[int | None, int], None],
         on_plc: Callable[[str, str], None],
         on_failure: Callable[[Stage], None],

@@ -402,6 +402,7 @@ class RecordingStage(Stage):
             timings_ms=inspection.timings_ms,
             image_shed=shed,
             regions=inspection.regions,
+            plc_part_id=trigger.plc_part_id,
         )
 
     def _say(self, state: str, text: str) -> None:

@@ -16,7 +16,8 @@ from station.types import Verdict
 def read_run(database_path: Path, run_id: str) -> list[Mapping[str, Any]]:
     """Every part of a run, in order of its number."""
     columns = (Part.part_seq, Part.verdict, Part.reason, Part.score, Part.latency_ms, Part.triggered_unix_ns)
-    statement = select(*columns, Part.timings_ms).where(Part.run_id == run_id).order_by(Part.part_seq)
+    statement = select(*columns, Part.timings_ms, Part.plc_part_id)
+    statement = statement.where(Part.run_id == run_id).order_by(Part.part_seq)
     database = open_read_only(database_path)
     try:
         with database.connect() as connection:

@@ -32,7 +32,7 @@ class Line(Protocol):
         """Take a final verdict, once a part."""
         ...
 
-    def plc_triggered(self, missed: bool) -> Trigger | None:
+    def plc_triggered(self, missed: bool, part_id: int | None) -> Trigger | None:
         """See `Handshake`."""
         ...
 

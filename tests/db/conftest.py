@@ -1,4 +1,6 @@
+import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -38,6 +40,8 @@ def make_part(number: int, **changed: object) -> PartRow:
         "map_path": None,
         "image_shed": False,
         "regions": ((0.1, 0.2, 0.3, 0.4),),
+        "plc_part_id": number if number % 2 else None,
+        "views": (),
     }
     return PartRow(**(row | changed))  # type: ignore[arg-type]
 
@@ -74,3 +78,19 @@ def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def database_path(tmp_path: Path, empty_record: Path) -> Path:
     return Path(shutil.copy(empty_record, tmp_path / "station.db"))
+
+
+@pytest.fixture
+def old_record(tmp_path: Path) -> Path:
+    """What the first version of this program has written: three parts, two events, and their mark."""
+    path = tmp_path / "station.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "records" / "0001.sql").read_text())
+        heads = {
+            table: connection.execute(
+                f"SELECT id, hex(hash) FROM {table} ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+            for table in ("part", "event")
+        }
+    path.with_name("station.db.mark").write_text(json.dumps(heads))
+    return path

@@ -84,6 +84,15 @@ def test_a_record_that_is_gone_or_damaged_can_be_restored(line: tuple[Path, Path
     assert (done.parts, done.aside) == (3, None)
 
 
+def test_a_backup_of_an_older_version_is_upgraded(old_record: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    done = restore(old_record, folder / "station.db", Archive(folder / "images"), folder / "replaced")
+    assert (done.parts, done.aside) == (3, None)
+    assert files_below(folder) == {"station.db", "station.db.lock"}
+    with closing(open_database(folder / "station.db")) as database, database.connect() as connection:
+        assert (verify(connection, "part").rows, verify(connection, "part").fault) == (3, "")
+
+
 def cut(backup: Path) -> None:
     with backup.open("r+b") as file:
         file.seek(8192)

@@ -12,11 +12,24 @@ from sqlalchemy.exc import DBAPIError
 from db.chain import CHAINED, ChainedTable, hashed_columns, verify
 from db.models import EventKind
 from db.session import Database, open_database, open_read_only
-from db.writer import EventRow, PartRow, Writer
+from db.writer import EventRow, PartRow, ViewRow, Writer
 
 Recording = Callable[[Path], AbstractContextManager[tuple[Database, Writer]]]
 MakePart = Callable[..., PartRow]
 ROWS = 12
+VIEWS = [
+    ViewRow(
+        camera_id=f"CAM {number}",
+        frame_id=number,
+        verdict="PASS",
+        reason="below limit",
+        score=0.5,
+        limit_recheck=0.8,
+        limit_reject=1.0,
+        model_id="m1",
+    )
+    for number in (1, 2)
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +40,8 @@ def chained(
     path = Path(shutil.copy(empty_record, tmp_path_factory.mktemp("chained") / "station.db"))
     with recording(path) as (_, writer):
         parts = [
-            make_part(n, score=None if n == 5 else n / 3, image_path=f"{n}.png") for n in range(1, ROWS + 1)
+            make_part(n, score=None if n == 5 else n / 3, image_path=f"{n}.png", views=VIEWS[: n % 3])
+            for n in range(1, ROWS + 1)
         ]
         events = [
             EventRow(

@@ -2,7 +2,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
 import db
+from db.chain import read_faults, verify
 from db.errors import (
     DiskFull,
     RecordDamaged,
@@ -22,8 +24,12 @@ from db.errors import (
     RecordReadOnly,
 )
 from db.models import Base
-from db.session import REVISION, open_database, open_read_only
-from db.writer import Writer
+from db.queries import read_known_files
+from db.session import REVISION, Database, open_database, open_read_only
+from db.writer import PartRow, Writer
+
+Recording = Callable[[Path], AbstractContextManager[tuple[Database, Writer]]]
+MakePart = Callable[..., PartRow]
 
 
 def execute(path: Path, statement: str) -> None:
@@ -72,6 +78,37 @@ def test_readers_cannot_write(database_path: Path) -> None:
         pytest.raises(DBAPIError, match="readonly database"),
     ):
         connection.exec_driver_sql("DELETE FROM run")
+
+
+def test_an_old_record_is_upgraded_verifies_as_it_was_written_and_goes_on(
+    old_record: Path, recording: Recording, make_part: MakePart
+) -> None:
+    with recording(old_record) as (database, writer):
+        assert database.loss == ""
+        with database.connect() as connection:
+            assert read_faults(connection) == []
+            known = read_known_files(connection)
+            rows = connection.exec_driver_sql("SELECT plc_part_id, views FROM part").all()
+        assert rows == [(None, "[]")] * 3
+        assert sorted(known) == [f"2026/09/21/14/part-{number}.png" for number in (1, 2, 3)]
+        writer.commit([make_part(4), make_part(5, plc_part_id=2**32 - 1)])
+    with closing(open_database(old_record)) as database, database.connect() as connection:
+        assert database.loss == ""
+        assert (verify(connection, "part").rows, verify(connection, "part").fault) == (5, "")
+
+
+@pytest.mark.parametrize(("column", "value"), [("plc_part_id", "7"), ("views", "'[{}]'"), ("views", "NULL")])
+def test_a_later_column_of_an_old_row_cannot_be_changed_unseen(
+    old_record: Path, column: str, value: str
+) -> None:
+    open_database(old_record).close()
+    execute(old_record, "DROP TRIGGER part_no_update")
+    try:
+        execute(old_record, f"UPDATE part SET {column} = {value} WHERE id = 2")
+    except sqlite3.IntegrityError:
+        return  # refused at once
+    with closing(open_database(old_record)) as database, database.connect() as connection:
+        assert read_faults(connection) == ["part: row 2 was changed after it was written"]
 
 
 def test_four_programs_open_a_new_record_at_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,27 @@ from sqlalchemy import func, select
 from db.chain import verify
 from db.errors import RecordDamaged
 from db.models import Event, EventKind, Hourly, Part, Run
+from db.queries import read_known_files
 from db.session import Database, open_database, open_read_only
-from db.writer import EventRow, PartRow, Writer
+from db.writer import EventRow, PartRow, ViewRow, Writer
 
 Recording = Callable[[Path], AbstractContextManager[tuple[Database, Writer]]]
 MakePart = Callable[..., PartRow]
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 number = st.floats(allow_nan=False, allow_infinity=False)
+VIEW = ViewRow(
+    camera_id="CAM 2",
+    frame_id=None,
+    verdict="REJECT",
+    reason="above limit",
+    score=1.5,
+    limit_recheck=0.8,
+    limit_reject=1.0,
+    model_id="m1",
+    image_path="2.png",
+    map_path="2.map.png",
+)
 part_rows = st.fixed_dictionaries(
     {
         "frame_id": st.none() | st.integers(0, 2**62),
@@ -36,6 +50,10 @@ part_rows = st.fixed_dictionaries(
         "image_shed": st.booleans(),
         "regions": st.lists(st.tuples(number, number, number, number), max_size=2),
         "triggered_unix_ns": st.integers(10**18, 10**18 + 10**13),
+        "plc_part_id": st.none() | st.integers(0, 2**32 - 1),
+        "views": st.lists(
+            st.builds(replace, st.just(VIEW), score=st.none() | number, reason=text), max_size=2
+        ),
     }
 )
 
@@ -114,6 +132,15 @@ def test_a_failed_transaction_leaves_neither_parts_nor_events(
             assert connection.execute(select(Event.title, Event.detail)).all() == [
                 ("stopped", {"reason": "lunch"})
             ]
+
+
+def test_the_pictures_of_views_are_known(
+    database_path: Path, recording: Recording, make_part: MakePart
+) -> None:
+    with recording(database_path) as (database, writer):
+        writer.commit([make_part(1, image_path="1.png", views=[VIEW, replace(VIEW, map_path=None)])])
+        with database.connect() as connection:
+            assert read_known_files(connection) == {"1.png", "2.png", "2.map.png"}
 
 
 def test_runs_begin_and_end(database_path: Path, recording: Recording) -> None:

@@ -43,8 +43,8 @@ class Conversation:
             self.part,
         )
 
-    def part(self, missed: bool) -> Trigger:
-        trigger = Trigger(len(self.triggered) + 1, "CAM 1", self.now_ns, self.now_ns)
+    def part(self, missed: bool, part_id: int | None = None) -> Trigger:
+        trigger = Trigger(len(self.triggered) + 1, "CAM 1", self.now_ns, self.now_ns, part_id)
         self.triggered.append(trigger)
         verdict, reason = next(self.verdicts), Reason.BELOW_LIMIT
         if missed:
@@ -98,6 +98,7 @@ def test_each_part_gets_through_with_its_own_trigger_and_id() -> None:
     assert all(inspection.timings_ms["handshake"] > 0 for inspection in line.settled.values())
     said = line.handshake.say(ready=True, busy=False, fault=False)
     assert said.part_id == said.trigger == len(line.triggered)
+    assert [trigger.plc_part_id for trigger in line.triggered] == list(range(1, len(line.triggered) + 1))
 
 
 def test_a_plc_that_was_never_heard_passes_nothing_and_is_told_not_ready() -> None:

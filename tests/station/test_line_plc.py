@@ -87,6 +87,7 @@ def test_the_plc_triggers_and_both_accounts_agree(plc: PlcSimulator, tmp_path: P
     told = {1: account.passed, 2: account.recheck, 3: account.reject, 4: account.not_inspected}
     assert counts.verdicts == {code: parts for code, parts in told.items() if parts}
     assert (counts.confirmed, counts.unconfirmed) == (counts.triggered, 0)
+    assert all((row["plc_part_id"] == row["part_seq"]) or row["reason"] in STALLED for row in rows)
 
 
 def test_a_line_with_its_own_clock_tells_the_plc_every_verdict(plc: PlcSimulator, tmp_path: Path) -> None:
