@@ -6,7 +6,7 @@ import time
 from station.config import StationConfig
 from station.health import HealthSnapshot
 from station.inspection import Model
-from station.recording import part_uid
+from station.keeping import part_uid
 from station.types import EngineState, Inspection, LedgerSnapshot, StatusMessage, VerdictMessage
 
 
