@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from station.config import StationConfig
 from station.health import HealthSnapshot
 from station.inspection import Model
-from station.recording import part_uid
+from station.keeping import part_uid
 from station.types import EngineState, Inspection, LedgerSnapshot, StatusMessage, VerdictMessage
 
 

@@ -1,22 +1,17 @@
 """The recording stage: sole writer of database and files. Verdicts and outputs never wait for it.
 
-Rows come first: a full disk or a slow one sheds images, flagged in their rows, never rows. A commit that
-fails is repeated until it succeeds; parts count as recorded only then.
+A commit that fails is repeated until it succeeds; parts count as recorded only then.
 """
 
 import logging
-import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from db.archive import Archive
 from db.backup import back_up
@@ -26,11 +21,11 @@ from db.queries import read_counts, read_known_files, shift_counts, yield_trend
 from db.retention import expire_rows
 from db.session import Database, open_database
 from db.writer import EventRow, PartRow, Writer
-from station.ballast import Ballast
+from station.keeping import KeptPart, PartKeeper
 from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
 from station.stage import LONGEST_WAIT_S, Stage
-from station.types import Inspection, Verdict
+from station.types import Inspection
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +33,6 @@ _MAX_BATCH = 200
 _RETRY_S = 1.0
 _EXPIRED_AT_ONCE = 1000  # rows; parts wait for the disk meanwhile
 _TREND_S, _TREND_BUCKET_S = 7200, 60
-
-
-class _Pixels(NamedTuple):
-    """What a part wants kept: image, map, and whether the image must stay exactly as it was."""
-
-    image_rgb: NDArray[np.uint8]
-    anomaly_map: NDArray[np.float32] | None
-    lossless: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """A part on its way to the disk."""
-
-    row: PartRow
-    pixels: _Pixels | None
 
 
 _RunCall = Callable[[Writer], None]
@@ -65,11 +44,6 @@ class _Chore:
 
     call: Callable[[Writer], Any]
     answer: "Future[Any]"
-
-
-def part_uid(run_id: str, part_seq: int) -> str:
-    """The name of a part for ever."""
-    return f"{run_id}-{part_seq:09d}"
 
 
 class RecordingStage(Stage):
@@ -109,18 +83,20 @@ class RecordingStage(Stage):
         self._on_loss = on_loss
         self._database_path = database_path
         self._archive = Archive(images_dir)
-        self._ballast = Ballast(database_path.with_name("ballast"), round(config.ballast_mb * 1e6))
-        self._restore_ballast_s = 0.0
+        self._keeper = PartKeeper(
+            archive=self._archive,
+            ballast_path=database_path.with_name("ballast"),
+            run_id=run_id,
+            line=line,
+            shifts=shifts,
+            config=config,
+        )
         self._run_id = run_id
-        self._line = line
         self._shifts = shifts
-        self._config = config
+        self._linger_s = config.linger_ms / 1e3
         self._on_recorded = on_recorded
         self._on_record = on_record
-        self._queue: queue.SimpleQueue[_Part | EventRow | _RunCall | _Chore | None] = queue.SimpleQueue()
-        self._pending_images = 0
-        self._pending_lock = threading.Lock()
-        self._passed = 0
+        self._queue: queue.SimpleQueue[KeptPart | EventRow | _RunCall | _Chore | None] = queue.SimpleQueue()
         self._said = ("", "")
         self._give_up_s = float("inf")
         self.opened = threading.Event()
@@ -132,7 +108,6 @@ class RecordingStage(Stage):
         """Parts of the current shift by verdict when the record was opened."""
         self.trend: list[tuple[int, int, int]] = []
         """(unix seconds, parts, passed) a minute, the last two hours when the record was opened."""
-        self.images_shed = 0
         self.unrecorded = 0
         """Rows that could not be written before the stop's deadline."""
 
@@ -140,28 +115,7 @@ class RecordingStage(Stage):
 
     def put(self, inspection: Inspection) -> None:
         """Take a decided part. Never blocks; its pixels are let go when too many wait already."""
-        pixels = self._wanted_pixels(inspection)
-        shed = False
-        if pixels is not None:
-            with self._pending_lock:
-                shed = self._pending_images >= self._config.max_pending_images
-                self._pending_images += not shed
-        if shed:
-            self.images_shed += 1
-            pixels = None
-        self._queue.put(_Part(self._row(inspection, shed), pixels))
-
-    def _wanted_pixels(self, inspection: Inspection) -> "_Pixels | None":
-        if inspection.frame is None:
-            return None
-        passed = inspection.verdict is Verdict.PASS
-        if passed:
-            self._passed += 1
-            every = self._config.pass_image_every
-            if not every or self._passed % every:
-                return None
-        anomaly_map = inspection.result.anomaly_map if inspection.result else None
-        return _Pixels(inspection.frame.image_rgb, anomaly_map, lossless=not passed)
+        self._queue.put(self._keeper.take(inspection))
 
     @property
     def waiting(self) -> int:
@@ -171,7 +125,12 @@ class RecordingStage(Stage):
     @property
     def waiting_images(self) -> int:
         """Pictures among them."""
-        return self._pending_images
+        return self._keeper.pending_images
+
+    @property
+    def images_shed(self) -> int:
+        """Pictures that should have been kept, and were not."""
+        return self._keeper.images_shed
 
     def event(self, event: EventRow) -> None:
         """Take an event. Never blocks."""
@@ -271,7 +230,7 @@ class RecordingStage(Stage):
 
     def _write_batch(self, writer: Writer) -> bool:
         """Gather what comes within the linger time and commit it; False after the last batch."""
-        parts: list[_Part] = []
+        parts: list[KeptPart] = []
         events: list[EventRow] = []
         call: _RunCall | _Chore | None = None
         more = True
@@ -283,17 +242,17 @@ class RecordingStage(Stage):
                 item = self._queue.get(timeout=max(0.0, wait_s))
             except queue.Empty:
                 break
-            linger_until_s = linger_until_s or time.monotonic() + self._config.linger_ms / 1e3
+            linger_until_s = linger_until_s or time.monotonic() + self._linger_s
             match item:
                 case None:
                     more = False
-                case _Part():
+                case KeptPart():
                     parts.append(item)
                 case EventRow():
                     events.append(item)
                 case _:
                     call = item  # a run starts before its parts and ends behind them: its own batch
-        rows = [self._store(part) for part in parts]
+        rows = [self._keeper.store(part) for part in parts]
         if rows or events:
             if self._until_done(lambda: writer.commit(rows, events)):
                 for row in rows:
@@ -321,7 +280,7 @@ class RecordingStage(Stage):
             self._queue.put(None)  # for who called the backup
         if self._give_up_s < float("inf"):
             raise RecordError(f"{self._database_path}: no backup, the station stops")
-        if not self._may_keep_pictures():
+        if not self._keeper.has_room():
             raise disk_full(self._database_path)
 
     def _until_done(self, write: Callable[[], None]) -> bool:
@@ -333,7 +292,7 @@ class RecordingStage(Stage):
             except RecordDamaged:
                 raise  # repeating it would never help: the stage fails, the line stops and says why
             except RecordError as error:
-                if isinstance(error, DiskFull) and self._ballast.give_up():
+                if isinstance(error, DiskFull) and self._keeper.give_room_to_rows():
                     log.error("pictures are shed from now on: %s", error)
                     continue
                 log.error("not recorded yet: %s", error)
@@ -342,68 +301,11 @@ class RecordingStage(Stage):
                     return False
                 time.sleep(_RETRY_S)
             else:
-                if self._may_keep_pictures():
+                if self._keeper.has_room():
                     self._say("ok", "recording")
                 else:
                     self._say("fault", "disk full: pictures are shed, rows are kept; free some space")
                 return True
-
-    def _store(self, part: "_Part") -> PartRow:
-        """Put a part's pixels on the disk, before its row; the row then names the files."""
-        if part.pixels is None:
-            return part.row
-        image_rgb, anomaly_map, lossless = part.pixels
-        try:
-            if not self._may_keep_pictures():
-                self.images_shed += 1
-                return replace(part.row, image_shed=True)
-            files = self._archive.store(
-                part.row.uid, part.row.triggered_unix_ns, image_rgb, anomaly_map, lossless
-            )
-        except RecordError as error:
-            log.error("picture of part %d shed: %s", part.row.part_seq, error)
-            if isinstance(error, DiskFull):
-                self._ballast.give_up()  # what is left is for rows
-            self.images_shed += 1
-            return replace(part.row, image_shed=True)
-        finally:
-            with self._pending_lock:
-                self._pending_images -= 1
-        return replace(part.row, image_path=files.image_path, map_path=files.map_path)
-
-    def _may_keep_pictures(self) -> bool:
-        """Whether there is space beyond what rows need; looked at again once a second where there was
-        none."""
-        if not self._ballast.intact and time.monotonic() >= self._restore_ballast_s:
-            self._restore_ballast_s = time.monotonic() + _RETRY_S
-            self._ballast.restore()
-        return self._ballast.intact
-
-    def _row(self, inspection: Inspection, shed: bool) -> PartRow:
-        trigger, limits, result = inspection.trigger, inspection.limits, inspection.result
-        return PartRow(
-            uid=part_uid(self._run_id, trigger.part_seq),
-            run_id=self._run_id,
-            part_seq=trigger.part_seq,
-            camera_id=trigger.camera_id,
-            frame_id=inspection.frame.frame_id if inspection.frame else None,
-            triggered_unix_ns=trigger.triggered_unix_ns,
-            shift_key=shift_at(self._shifts, trigger.triggered_unix_ns).key,
-            lot=self._line.lot,
-            recipe=self._line.recipe,
-            user=self._line.user,
-            verdict=inspection.verdict,
-            reason=inspection.reason,
-            score=result.score if result and math.isfinite(result.score) else None,
-            limit_recheck=limits.recheck if limits else 0.0,
-            limit_reject=limits.reject if limits else 0.0,
-            model_id=inspection.model_id,
-            latency_ms=inspection.latency_ms,
-            timings_ms=inspection.timings_ms,
-            image_shed=shed,
-            regions=inspection.regions,
-            plc_part_id=trigger.plc_part_id,
-        )
 
     def _say(self, state: str, text: str) -> None:
         if (state, text) != self._said:
