@@ -7,17 +7,17 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from db.archive import Archive
+from db.archive import Archive, StoredFiles
 from db.errors import DiskFull, RecordError
-from db.writer import PartRow
+from db.writer import PartRow, ViewRow
 from station.ballast import Ballast
 from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
@@ -25,12 +25,15 @@ from station.types import Inspection, Verdict
 
 log = logging.getLogger(__name__)
 
+Row = TypeVar("Row", PartRow, ViewRow)
+
 _LOOK_AGAIN_S = 1.0
 
 
 class Pixels(NamedTuple):
-    """What a part wants kept: image, map, and whether the image must stay exactly as it was."""
+    """What a view of a part wants kept: image, map, and whether the image must stay exactly as it was."""
 
+    camera_id: str
     image_rgb: NDArray[np.uint8]
     anomaly_map: NDArray[np.float32] | None
     lossless: bool
@@ -41,7 +44,7 @@ class KeptPart:
     """A part on its way to the disk."""
 
     row: PartRow
-    pixels: Pixels | None
+    pixels: tuple[Pixels, ...]
 
 
 def part_uid(run_id: str, part_seq: int) -> str:
@@ -89,77 +92,82 @@ class PartKeeper:
         """A decided part's row, with its pixels unless too many wait already. Never blocks."""
         pixels = self._wanted_pixels(inspection)
         shed = False
-        if pixels is not None:
+        if pixels:
             with self._pending_lock:
                 shed = self.pending_images >= self._config.max_pending_images
-                self.pending_images += not shed
+                self.pending_images += 0 if shed else len(pixels)
         if shed:
-            self.images_shed += 1
-            pixels = None
+            self.images_shed += len(pixels)
+            pixels = ()
         return KeptPart(self._row(inspection, shed), pixels)
 
-    def _wanted_pixels(self, inspection: Inspection) -> Pixels | None:
-        if inspection.frame is None:
-            return None
+    def _wanted_pixels(self, inspection: Inspection) -> tuple[Pixels, ...]:
         passed = inspection.verdict is Verdict.PASS
         if passed:
             self._passed += 1
             every = self._config.pass_image_every
             if not every or self._passed % every:
-                return None
-        anomaly_map = inspection.result.anomaly_map if inspection.result else None
-        return Pixels(inspection.frame.image_rgb, anomaly_map, lossless=not passed)
+                return ()
+        return tuple(
+            Pixels(
+                view.trigger.camera_id,
+                view.frame.image_rgb,
+                view.result.anomaly_map if view.result else None,
+                lossless=not passed,
+            )
+            for view in inspection.views or (inspection,)
+            if view.frame is not None
+        )
 
     def _row(self, inspection: Inspection, shed: bool) -> PartRow:
-        trigger, limits, result = inspection.trigger, inspection.limits, inspection.result
+        trigger = inspection.trigger
         return PartRow(
             uid=part_uid(self._run_id, trigger.part_seq),
             run_id=self._run_id,
             part_seq=trigger.part_seq,
-            camera_id=trigger.camera_id,
-            frame_id=inspection.frame.frame_id if inspection.frame else None,
             triggered_unix_ns=trigger.triggered_unix_ns,
             shift_key=shift_at(self._shifts, trigger.triggered_unix_ns).key,
             lot=self._line.lot,
             recipe=self._line.recipe,
             user=self._line.user,
-            verdict=inspection.verdict,
-            reason=inspection.reason,
-            score=result.score if result and math.isfinite(result.score) else None,
-            limit_recheck=limits.recheck if limits else 0.0,
-            limit_reject=limits.reject if limits else 0.0,
-            model_id=inspection.model_id,
             latency_ms=inspection.latency_ms,
             timings_ms=inspection.timings_ms,
             image_shed=shed,
             regions=inspection.regions,
             plc_part_id=trigger.plc_part_id,
+            views=[ViewRow(**_judgement(view)) for view in inspection.views],
+            **_judgement(inspection),
         )
 
     # --- the storing thread
 
     def store(self, part: KeptPart) -> PartRow:
         """Put a part's pixels on the disk, before its row; the row then names the files."""
-        if part.pixels is None:
-            return part.row
-        image_rgb, anomaly_map, lossless = part.pixels
+        files: dict[str, StoredFiles] = {}
         try:
-            if not self.has_room():
-                self.images_shed += 1
-                return replace(part.row, image_shed=True)
-            files = self._archive.store(
-                part.row.uid, part.row.triggered_unix_ns, image_rgb, anomaly_map, lossless
-            )
+            for pixels in part.pixels:
+                if not self.has_room():
+                    break
+                files[pixels.camera_id] = self._store_view(part.row, pixels)
         except RecordError as error:
             log.error("picture of part %d shed: %s", part.row.part_seq, error)
             if isinstance(error, DiskFull):
                 self.give_room_to_rows()
-            self.images_shed += 1
-            return replace(part.row, image_shed=True)
         finally:
             with self._pending_lock:
-                self.pending_images -= 1
-        return replace(part.row, image_path=files.image_path, map_path=files.map_path)
+                self.pending_images -= len(part.pixels)
+        shed = len(part.pixels) - len(files)
+        self.images_shed += shed
+        views = [_naming(files, view) for view in part.row.views]
+        return _naming(files, replace(part.row, views=views, image_shed=part.row.image_shed or shed > 0))
+
+    def _store_view(self, row: PartRow, pixels: Pixels) -> StoredFiles:
+        """Where a part has several views, each file's name ends in its view's number."""
+        numbers = {view.camera_id: f"-{number}" for number, view in enumerate(row.views, 1)}
+        name = row.uid + numbers.get(pixels.camera_id, "")
+        return self._archive.store(
+            name, row.triggered_unix_ns, pixels.image_rgb, pixels.anomaly_map, pixels.lossless
+        )
 
     def has_room(self) -> bool:
         """Whether there is space beyond what rows need; looked at again once a second where there was
@@ -172,3 +180,24 @@ class PartKeeper:
     def give_room_to_rows(self) -> bool:
         """The disk is full: pictures are shed from now on; False when they were already."""
         return self._ballast.give_up()
+
+
+def _judgement(view: Inspection) -> dict[str, Any]:
+    """What a part's row says of its verdict, and of that in each of several views."""
+    limits, result = view.limits, view.result
+    return {
+        "camera_id": view.trigger.camera_id,
+        "frame_id": view.frame.frame_id if view.frame else None,
+        "verdict": view.verdict,
+        "reason": view.reason,
+        "score": result.score if result and math.isfinite(result.score) else None,
+        "limit_recheck": limits.recheck if limits else 0.0,
+        "limit_reject": limits.reject if limits else 0.0,
+        "model_id": view.model_id,
+    }
+
+
+def _naming(files: Mapping[str, StoredFiles], row: Row) -> Row:
+    """The row with the files of its camera."""
+    found = files.get(row.camera_id)
+    return replace(row, image_path=found.image_path, map_path=found.map_path) if found else row

@@ -1,5 +1,6 @@
 """Parts seen by several cameras: one trigger, one verdict, one row, whatever happens to one of the views."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from line_runs import PASS, RECHECK, REJECT, assert_whole, run_line, wait_until
 from scripted_line import STAND_IN, ScriptedCamera, line_config
 
+from db.archive import Archive
 from drivers.outputs import SimulatedOutput
 from drivers.types import Trigger
 from station.config import StationConfig
@@ -60,6 +62,30 @@ def test_a_part_is_as_good_as_its_worst_view(tmp_path: Path, no_leaks: None) -> 
     assert verdicts == ("PASS", "REJECT", "REJECT", "RECHECK", "RECHECK", "NOT_INSPECTED", "REJECT")
     assert cameras[1:] == ("CAM 2", "CAM 1", "CAM 2", "CAM 1", "CAM 1", "CAM 2")
     assert gate.count == 1
+
+
+def test_each_view_keeps_its_picture_and_its_verdict(tmp_path: Path) -> None:
+    engine = line(several(tmp_path, 2), [[PASS, PASS, "failed"], [REJECT, PASS, REJECT]], parts=3)
+    run_line(engine)
+    with closing(sqlite3.connect(engine.config.database_path)) as database:
+        rows = database.execute(
+            "SELECT uid, camera_id, image_path, views FROM part ORDER BY part_seq"
+        ).fetchall()
+    archive = Archive(engine.config.images_dir)
+    views = [json.loads(row[2]) for row in rows]
+    assert [[(view["camera_id"], view["verdict"]) for view in part] for part in views] == [
+        [("CAM 1", "PASS"), ("CAM 2", "REJECT")],
+        [("CAM 1", "PASS"), ("CAM 2", "PASS")],
+        [("CAM 1", "NOT_INSPECTED"), ("CAM 2", "REJECT")],
+    ]
+    first = [archive.load_image(view["image_path"])[0, 0].tolist() for view in views[0]]
+    assert first == [list(PASS), list(REJECT)]
+    assert rows[0][1] == views[0][1]["image_path"], "the part's picture is the one that decided"
+    assert rows[1][1] is None
+    assert [view["image_path"] for view in views[2]] == [
+        None,
+        f"{Path(rows[2][2]).parent}/{rows[2][0]}-2.png",
+    ]
 
 
 def test_a_view_whose_camera_is_lost_passes_nothing_and_comes_back(tmp_path: Path, no_leaks: None) -> None:
