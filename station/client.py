@@ -1,5 +1,5 @@
-"""The screens' side of the engine: what it publishes, and the commands it takes. Standard library and ZeroMQ
-only.
+"""The screens' side of the engine: what it publishes, and the commands it takes. ZeroMQ, and pydantic for
+what comes in.
 
 Three sockets on consecutive ports: previews (latest only), events (every verdict, and the status several
 times a second), commands (request and reply). A screen that is slow, hung or dead costs the line nothing.
@@ -126,11 +126,16 @@ class CommandClient:
                 raise CommandError(
                     f"no answer to {command!r} from {self._address} within {self._timeout_ms} ms"
                 )
-            reply: dict[str, Any] = json.loads(socket.recv())
+            data = socket.recv()
         finally:
             socket.close()
-        if not reply.get("ok"):
-            raise CommandError(str(reply.get("error", "refused")))
+        try:
+            reply: dict[str, Any] = json.loads(data)
+            done, error = reply.get("ok"), str(reply.get("error", "refused"))
+        except (ValueError, AttributeError, RecursionError) as problem:
+            raise CommandError(f"{self._address} does not answer like a station") from problem
+        if not done:
+            raise CommandError(error)
         return reply
 
     def close(self) -> None:

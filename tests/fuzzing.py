@@ -4,7 +4,9 @@ They are marked `fuzz`: a few hundred inputs each in every run, 10 000 with `mak
 """
 
 import resource
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,3 +71,15 @@ def mutations(draw: st.DrawFn, data: bytes, most: int = 8) -> bytes:
             case "end" if draw(st.booleans()):
                 del changed[start:]
     return bytes(changed)
+
+
+def announced_png(width_px: int, height_px: int) -> bytes:
+    """A PNG whose header announces this size, and that holds next to nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        tail = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + tail
+
+    head = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
