@@ -2,7 +2,7 @@
 # `make setup PYTHON=python3.12` picks the interpreter that a new .venv is made with.
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint fuzz bench clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ lint: setup ## Style, types and the layers between the packages
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+fuzz: setup ## 10 000 random inputs into each thing that reads bytes (an hour); in make test a few hundred
+	$(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --timeout=7200 --durations=0
 
 bench: setup ## Measure what README states: make bench NAME=scan, or without NAME the list
 	@test "$(NAME)" != accuracy || $(BIN)/pip show --quiet anomalib || \

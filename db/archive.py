@@ -12,6 +12,7 @@ step are float64, spread over the map's own range (nothing is clipped), and stor
 chunk `varad-map: offset step`, so that a map can be read without its row.
 """
 
+import math
 import os
 import re
 import struct
@@ -203,12 +204,15 @@ def _encode_map(anomaly_map: NDArray[np.float32]) -> bytes:
 
 
 def _read_scale(png: bytes) -> tuple[float, float] | None:
+    if png[_AFTER_IHDR + 4 : _AFTER_IHDR + 8] != b"tEXt":
+        return None
     (size,) = struct.unpack_from(">I", png, _AFTER_IHDR)
     keyword, _, value = png[_AFTER_IHDR + 8 : _AFTER_IHDR + 8 + size].partition(b"\0")
-    if png[_AFTER_IHDR + 4 : _AFTER_IHDR + 8] != b"tEXt" or keyword != _KEYWORD:
+    try:
+        offset, step = (float(number) for number in value.decode("latin-1").split())
+    except ValueError:
         return None
-    offset, step = value.decode("latin-1").split()
-    return float(offset), float(step)
+    return (offset, step) if keyword == _KEYWORD and math.isfinite(offset) and math.isfinite(step) else None
 
 
 def _encode(extension: str, pixels: NDArray[Any], settings: list[int]) -> bytes:
@@ -219,7 +223,10 @@ def _encode(extension: str, pixels: NDArray[Any], settings: list[int]) -> bytes:
 
 
 def _decode(path: Path, data: bytes, flags: int) -> NDArray[np.uint8]:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise RecordDamaged(f"{path}: announces more pixels than can be decoded; remove it") from error
     if pixels is None:
         raise RecordDamaged(f"{path}: the picture is damaged; remove it")
     return cast(NDArray[np.uint8], pixels)

@@ -31,7 +31,10 @@ def read_rgb(path: Path) -> ImageRgb:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise CameraError(f"{path}: cannot be read ({error.strerror}); restore it or take it out") from error
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    try:
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    except cv2.error as error:
+        raise CameraError(f"{path}: announces more pixels than can be decoded; take it out") from error
     if decoded is None:
         raise CameraError(f"{path}: damaged or not an image ({data.size} bytes); replace it or take it out")
     image_rgb = np.asarray(decoded, np.uint8)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from station import (
     demo_command,
     doctor_command,
+    keys_command,
     line_commands,
     model_commands,
     plc_command,
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     report_command.add_parser(subparsers)
     doctor_command.add_parser(subparsers)
     plc_command.add_parser(subparsers)
+    keys_command.add_parser(subparsers)
     record_commands.add_parser(subparsers)
     support_command.add_parser(subparsers)
     return parser
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; known errors are one line on stderr and status 2."""
     arguments = build_parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; why: see `worker_link`
+    # Before OpenCV is imported: 800 MB for a picture of a file, more than any camera's, instead of 3 GB.
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
     logging.basicConfig(
         level=logging.INFO if arguments.verbose else logging.WARNING,
         format=TERMINAL_FORMAT,
@@ -71,10 +75,12 @@ def _is_known(error: Exception) -> bool:
     from drivers.errors import DriverError
     from station.engine import StartError
     from station.report.errors import ReportError
+    from station.wire_keys import KeysError
     from station.yaml_source import ConfigError
     from varad_core.types import VaradError
 
-    return isinstance(error, ConfigError | StartError | VaradError | DriverError | RecordError | ReportError)
+    known = ConfigError | KeysError | StartError | VaradError | DriverError | RecordError | ReportError
+    return isinstance(error, known)
 
 
 if __name__ == "__main__":

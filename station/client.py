@@ -1,11 +1,13 @@
-"""The screens' side of the engine: what it publishes, and the commands it takes. Standard library and ZeroMQ
-only.
+"""The screens' side of the engine: what it publishes, and the commands it takes. ZeroMQ, and pydantic for
+what comes in.
 
 Three sockets on consecutive ports: previews (latest only), events (every verdict, and the status several
 times a second), commands (request and reply). A screen that is slow, hung or dead costs the line nothing.
+With keys all three are encrypted, and line and screen know each other (CURVE).
 """
 
 import json
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +18,7 @@ from station.wire import WireError, decode_event, decode_preview
 
 EVENT_QUEUE_LENGTH = 1000
 PREVIEW_OFFSET, EVENT_OFFSET, COMMAND_OFFSET = 0, 1, 2
+_TRY_AGAIN_MS = 2000  # a screen that is not let in hears nothing, and knocks again
 
 
 def endpoint(host: str, port: int, offset: int) -> str:
@@ -23,10 +26,26 @@ def endpoint(host: str, port: int, offset: int) -> str:
     return f"tcp://{host}:{port + offset}"
 
 
+@dataclass(frozen=True, slots=True)
+class ScreenKeys:
+    """What a screen proves itself with, and knows the line by: 32 bytes each."""
+
+    server_public: bytes
+    public: bytes
+    secret: bytes
+
+    def lock(self, socket: "zmq.Socket[bytes]") -> None:
+        """Use them on a socket that is not connected yet."""
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, _TRY_AGAIN_MS)
+
+
 class LineSubscriber:
     """Receives what the engine publishes. Use one in one thread."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, keys: ScreenKeys | None = None) -> None:
         self._context = zmq.Context()
         self._preview = self._context.socket(zmq.SUB)
         self._preview.setsockopt(
@@ -38,6 +57,8 @@ class LineSubscriber:
         for socket, offset in ((self._preview, PREVIEW_OFFSET), (self._events, EVENT_OFFSET)):
             socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.setsockopt(zmq.LINGER, 0)
+            if keys:
+                keys.lock(socket)
             socket.connect(endpoint(host, port, offset))  # ZeroMQ reconnects by itself
             self._poller.register(socket, zmq.POLLIN)
 
@@ -78,9 +99,10 @@ class CommandError(Exception):
 class CommandClient:
     """Sends commands: `start`, `pause`, `acknowledge`, `shutdown`. Use one in one thread."""
 
-    def __init__(self, host: str, port: int, timeout_ms: int = 2000) -> None:
+    def __init__(self, host: str, port: int, timeout_ms: int = 2000, keys: ScreenKeys | None = None) -> None:
         self._address = endpoint(host, port, COMMAND_OFFSET)
         self._timeout_ms = timeout_ms
+        self._keys = keys
         self._context = zmq.Context()
 
     def send(self, command: str, **arguments: Any) -> dict[str, Any]:
@@ -96,17 +118,24 @@ class CommandClient:
         )  # a fresh one each time: a REQ without its reply is stuck for ever
         socket.setsockopt(zmq.LINGER, 0)
         try:
+            if self._keys:
+                self._keys.lock(socket)
             socket.connect(self._address)
             socket.send(json.dumps({"command": command, **arguments}).encode())
             if not socket.poll(self._timeout_ms):
                 raise CommandError(
                     f"no answer to {command!r} from {self._address} within {self._timeout_ms} ms"
                 )
-            reply: dict[str, Any] = json.loads(socket.recv())
+            data = socket.recv()
         finally:
             socket.close()
-        if not reply.get("ok"):
-            raise CommandError(str(reply.get("error", "refused")))
+        try:
+            reply: dict[str, Any] = json.loads(data)
+            done, error = reply.get("ok"), str(reply.get("error", "refused"))
+        except (ValueError, AttributeError, RecursionError) as problem:
+            raise CommandError(f"{self._address} does not answer like a station") from problem
+        if not done:
+            raise CommandError(error)
         return reply
 
     def close(self) -> None:

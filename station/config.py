@@ -225,6 +225,7 @@ _PATH_KEYS = (
     ("model", "bundle"),
     ("model", "trusted_keys"),
     ("housekeeping", "backup_folder"),
+    ("publishing", "keys"),
 )
 _CAMERA_PATH_KEYS = ("folder", "settings_file", "image_folder")
 

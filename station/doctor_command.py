@@ -52,6 +52,7 @@ def findings(config: "StationConfig", *, beside_line: bool = False) -> Iterator[
         ("record", _record),
         ("backup", _backup),
         ("ports", _ports),
+        ("keys", _keys),
         ("model", _models),
         ("camera", _cameras),
         ("plc", _plc),
@@ -155,6 +156,23 @@ def _all_of(found: Iterable[tuple[str, Finding]]) -> Finding:
 def _models(config: "StationConfig") -> Finding:
     cameras = {config.bundle_of(camera.camera_id): camera.camera_id for camera in reversed(config.cameras)}
     return _all_of((camera_id, _model(config, camera_id)) for camera_id in reversed(cameras.values()))
+
+
+def _keys(config: "StationConfig") -> Finding:
+    from station.wire_keys import KeysError, read_line_keys, read_screen_keys, readable_by_others
+
+    folder = config.publishing.keys
+    if folder is None:
+        return "ok", f"none configured: only this machine reaches {config.publishing.host}"
+    try:
+        read_line_keys(folder)
+        read_screen_keys(folder)
+    except KeysError as error:
+        return "fail", str(error)
+    if exposed := readable_by_others(folder):
+        return "fail", f"{exposed[0]} can be read by others; chmod 600, or make new keys if they have"
+    screens = sorted(path.stem for path in read_line_keys(folder).screens.glob("*.public"))
+    return "ok", f"{folder}: lets in {', '.join(screens) or 'nobody'}"
 
 
 def _model(config: "StationConfig", camera_id: str) -> Finding:

@@ -42,6 +42,10 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     ui = subparsers.add_parser("ui", help="open the screen of a line that is running")
     add_config_argument(ui)
     ui.add_argument("--kiosk", action="store_true", help="full screen, without a frame")
+    ui.add_argument(
+        "--connect", metavar="HOST[:PORT]", help="the line's machine, instead of the configured one"
+    )
+    ui.add_argument("--keys", type=Path, metavar="FOLDER", help="this screen's keys, from `station keys`")
     ui.set_defaults(func=_ui)
 
 
@@ -90,12 +94,16 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _ui(arguments: argparse.Namespace) -> int:
     from station.config import load_config
+    from station.screen_address import screen_address
     from station.yaml_source import ConfigError
 
-    load_config(arguments.config)  # a mistake in it is told here, not in a window that closes again
+    # A mistake is told here, not in a window that closes again.
+    screen_address(load_config(arguments.config), arguments.connect, arguments.keys)
     if not has_display() and "QT_QPA_PLATFORM" not in os.environ:
         raise ConfigError("no display here (DISPLAY, WAYLAND_DISPLAY); open the screen where there is one")
     command = screen_command(arguments.config, kiosk=arguments.kiosk)
+    command += ["--connect", arguments.connect] if arguments.connect else []
+    command += ["--keys", str(arguments.keys)] if arguments.keys else []
     os.execv(command[0], command)  # this process becomes the screen, and its signals are the screen's
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,11 +18,13 @@ import zmq
 from numpy.typing import NDArray
 
 from station.client import COMMAND_OFFSET, EVENT_OFFSET, EVENT_QUEUE_LENGTH, PREVIEW_OFFSET, endpoint
+from station.doorkeeper import Doorkeeper
 from station.mailbox import Mailbox
 from station.sections import PublishingSection
 from station.stage import LONGEST_WAIT_S, Stage
 from station.types import Inspection, Preview, StatusMessage, VerdictMessage
 from station.wire import encode_event, encode_preview
+from station.wire_keys import KeysError, read_line_keys
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,13 @@ CommandHandler = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 class PublishError(Exception):
     """The sockets could not be opened."""
+
+
+class _Sockets(NamedTuple):
+    previews: zmq.Socket[Any]
+    events: zmq.Socket[Any]
+    commands: zmq.Socket[Any]
+    doorkeeper: Doorkeeper
 
 
 class PublishingStage(Stage):
@@ -97,9 +106,17 @@ class PublishingStage(Stage):
         context = zmq.Context()
         try:
             try:
-                previews = self._bind(context, zmq.PUB, PREVIEW_OFFSET)
-                events = self._bind(context, zmq.PUB, EVENT_OFFSET)
-                commands = self._bind(context, zmq.REP, COMMAND_OFFSET)
+                keys = read_line_keys(self._config.keys) if self._config.keys else None
+                doorkeeper = Doorkeeper(context, keys)
+                sockets = _Sockets(
+                    previews=self._bind(context, zmq.PUB, PREVIEW_OFFSET, doorkeeper),
+                    events=self._bind(context, zmq.PUB, EVENT_OFFSET, doorkeeper),
+                    commands=self._bind(context, zmq.REP, COMMAND_OFFSET, doorkeeper),
+                    doorkeeper=doorkeeper,
+                )
+            except KeysError as error:
+                self.open_error = PublishError(str(error))
+                return
             except zmq.ZMQError as error:
                 first, last = self._config.port, self._config.port + COMMAND_OFFSET
                 self.open_error = PublishError(
@@ -109,14 +126,17 @@ class PublishingStage(Stage):
                 return
             finally:
                 self.opened.set()
-            self._publish(previews, events, commands)
+            self._publish(sockets)
         finally:
             context.destroy(linger=200)
 
-    def _bind(self, context: zmq.Context[Any], kind: int, offset: int) -> zmq.Socket[Any]:
+    def _bind(
+        self, context: zmq.Context[Any], kind: int, offset: int, doorkeeper: Doorkeeper
+    ) -> zmq.Socket[Any]:
         socket: zmq.Socket[Any] = context.socket(kind)
         socket.setsockopt(zmq.SNDHWM, EVENT_QUEUE_LENGTH if offset != PREVIEW_OFFSET else 2)
         socket.setsockopt(zmq.MAXMSGSIZE, _MAX_COMMAND_BYTES)  # of what comes in
+        doorkeeper.lock(socket)
         try:
             socket.bind(endpoint(self._config.host, self._config.port, offset))
         except zmq.ZMQError:
@@ -124,10 +144,12 @@ class PublishingStage(Stage):
             raise
         return socket
 
-    def _publish(self, previews: zmq.Socket[Any], events: zmq.Socket[Any], commands: zmq.Socket[Any]) -> None:
+    def _publish(self, sockets: _Sockets) -> None:
+        previews, events, commands, doorkeeper = sockets
         poller = zmq.Poller()
         poller.register(self._verdicts.fileno(), zmq.POLLIN)
         poller.register(commands, zmq.POLLIN)
+        poller.register(doorkeeper.questions, zmq.POLLIN)
         next_status_s = next_preview_s = last_status_s = 0.0
         while True:
             stopping = self._stopping
@@ -142,6 +164,8 @@ class PublishingStage(Stage):
                 if inspection.frame is not None:
                     self._latest = inspection
                     self._frame_times_s.append(inspection.frame.captured_ns / 1e9)
+            if doorkeeper.questions in ready:
+                doorkeeper.answer()
             if commands in ready:
                 commands.send(json.dumps(self._answer(commands.recv_multipart())).encode())
                 next_status_s = 0.0  # the screen that asked sees the effect at once

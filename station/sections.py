@@ -1,9 +1,10 @@
 """The sections of `config.yaml`, each key with its unit, its bounds and its default."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from drivers.config import NoOutputConfig, OutputConfig
 
@@ -164,10 +165,21 @@ class PublishingSection(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=47800, ge=1024, le=65_533)
     """First of three consecutive TCP ports: previews, events, commands."""
+    keys: Path | None = None
+    """Folder that `station keys` has made: only screens with a key connect. None = this machine alone."""
     preview_px: int = Field(default=1024, ge=64, le=4096)
     """Longest side of a preview image."""
     preview_hz: float = Field(default=15.0, gt=0, le=60)
     status_hz: float = Field(default=4.0, gt=0, le=30)
+
+    @model_validator(mode="after")
+    def _other_machines_need_keys(self) -> "PublishingSection":
+        if self.keys is None and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} lets other machines command this line and needs keys: run `station keys "
+                "FOLDER` and set publishing.keys to that folder, or use 127.0.0.1"
+            )
+        return self
 
 
 class MetricsSection(Section):
@@ -186,3 +198,11 @@ class LogSection(Section):
     """A file that would grow beyond this many megabytes is put aside."""
     kept: int = Field(default=9, ge=1, le=100)
     """So many files put aside stay, of each process."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, which no other machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

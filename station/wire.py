@@ -12,19 +12,15 @@ import struct
 from dataclasses import asdict, fields
 from typing import Any
 
-from station.types import (
-    Alarm,
-    DeviceStatus,
-    EngineState,
-    LedgerSnapshot,
-    Preview,
-    StatusMessage,
-    Verdict,
-    VerdictMessage,
-)
+from pydantic import TypeAdapter
+
+from station.types import Preview, StatusMessage, VerdictMessage
 
 _HEADER_LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 65_536
+_MAX_SIDE_PX = 65_535
+_VERDICT, _STATUS = TypeAdapter(VerdictMessage), TypeAdapter(StatusMessage)
+_PREVIEW = TypeAdapter(Preview)
 
 
 class WireError(Exception):
@@ -44,30 +40,14 @@ def decode_event(data: bytes) -> VerdictMessage | StatusMessage:
         WireError: it is neither.
     """
     try:
-        body = json.loads(data[1:])
         match data[:1]:
             case b"V":
-                return _verdict(body)
+                return _VERDICT.validate_json(data[1:])
             case b"S":
-                return _status(body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WireError(f"damaged event message: {error}") from error
+                return _STATUS.validate_json(data[1:])
+    except ValueError as error:
+        raise WireError(f"damaged event message: {_one_line(error)}") from error
     raise WireError(f"unknown event message {data[:1]!r}")
-
-
-def _verdict(body: dict[str, Any]) -> VerdictMessage:
-    body["verdict"] = Verdict(body["verdict"])
-    body["regions"] = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in body["regions"])
-    return VerdictMessage(**body)
-
-
-def _status(body: dict[str, Any]) -> StatusMessage:
-    body["state"] = EngineState(body["state"])
-    body["ledger"] = LedgerSnapshot(**body["ledger"])
-    body["devices"] = tuple(DeviceStatus(**device) for device in body["devices"])
-    body["alarms"] = tuple(Alarm(**alarm) for alarm in body["alarms"])
-    body["trend"] = tuple((float(unix_s), float(percent)) for unix_s, percent in body["trend"])
-    return StatusMessage(**body)
 
 
 def encode_preview(preview: Preview) -> bytes:
@@ -93,13 +73,25 @@ def decode_preview(data: bytes) -> Preview:
             raise WireError(f"preview header of {head_bytes} bytes, at most {_MAX_HEADER_BYTES} expected")
         body_start = _HEADER_LENGTH.size + head_bytes
         header = json.loads(data[_HEADER_LENGTH.size : body_start])
-        header["verdict"] = Verdict(header["verdict"])
-        image_end = body_start + header["width"] * header["height"] * 3
-        map_end = image_end + header["map_width"] * header["map_height"]
-        if min(
-            header["width"], header["height"], header["map_width"], header["map_height"]
-        ) < 0 or map_end != len(data):
+        width, height, map_width, map_height = (
+            _side(header, name) for name in ("width", "height", "map_width", "map_height")
+        )
+        image_end = body_start + width * height * 3
+        map_end = image_end + map_width * map_height
+        if map_end != len(data):
             raise WireError(f"preview of {len(data)} bytes, {map_end} announced")
-        return Preview(**header, image_rgb=data[body_start:image_end], map_u8=data[image_end:map_end])
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise WireError(f"damaged preview message: {error}") from error
+        pixels = {"image_rgb": data[body_start:image_end], "map_u8": data[image_end:map_end]}
+        return _PREVIEW.validate_python(header | pixels)
+    except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
+        raise WireError(f"damaged preview message: {_one_line(error)}") from error
+
+
+def _side(header: Any, name: str) -> int:
+    side = header[name]
+    if type(side) is not int or not 0 <= side <= _MAX_SIDE_PX:
+        raise ValueError(f"{name} must be 0 to {_MAX_SIDE_PX} px")
+    return side
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -4,6 +4,7 @@ YAML 1.1 turns `no` into False, `12:30:00` into 45000 and `010` into 8, merges, 
 line's configuration wants none of that: what is ambiguous is refused with its place, and must be quoted.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000  # ten times the shipped file; PyYAML takes seconds for that
 MAX_DEPTH = 12
+_MAX_DIGITS = 40
 
 _AMBIGUOUS = re.compile(
     r"^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF"  # booleans in YAML 1.1, words to a person
@@ -44,7 +46,31 @@ class YamlDocument:
             known = known[:-1]
         line, column = self.places.get(known, (1, 1))
         dotted = ".".join(str(part) for part in location)
-        return ConfigError(f"{self.path}:{line}:{column}: {dotted + ': ' if dotted else ''}{message}")
+        text = _printable(f"{dotted}: {message}" if dotted else message)
+        return ConfigError(f"{self.path}:{line}:{column}: {text}")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses while it reads: composing deep nesting would take time with its third power."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self._path = path
+        self._depth = 0
+
+    def get_event(self) -> Any:
+        event: Any = super().get_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            problem = "anchors and aliases are not allowed; write the value out"
+        elif tag := getattr(event, "tag", None):
+            problem = f"tag {tag!r} is not allowed; write the plain value"
+        else:
+            self._depth += isinstance(event, yaml.CollectionStartEvent)
+            self._depth -= isinstance(event, yaml.CollectionEndEvent)
+            if self._depth <= MAX_DEPTH:
+                return event
+            problem = f"nested deeper than {MAX_DEPTH} levels"
+        raise _at(self._path, event.start_mark, problem)
 
 
 def read_yaml(path: Path) -> YamlDocument:
@@ -55,13 +81,14 @@ def read_yaml(path: Path) -> YamlDocument:
             aliases.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); give another file with --config"
         ) from error
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: {len(data)} bytes, at most {MAX_BYTES} allowed; is this the right file?")
+        raise ConfigError(f"{path}: more than {MAX_BYTES} bytes; is this the right file?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -76,12 +103,7 @@ def read_yaml(path: Path) -> YamlDocument:
                 f"{path}:{number}:{indent.index(chr(9)) + 1}: tab in the indentation; use spaces"
             )
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise _at(path, event.start_mark, "anchors and aliases are not allowed; write the value out")
-            if tag := getattr(event, "tag", None):
-                raise _at(path, event.start_mark, f"tag {tag!r} is not allowed; write the plain value")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = _StrictLoader(text, path).get_single_node()
     except yaml.MarkedYAMLError as error:
         problem = " ".join(str(part) for part in (error.problem, error.context) if part)
         raise _at(path, error.problem_mark or error.context_mark, problem) from error
@@ -96,16 +118,19 @@ def read_yaml(path: Path) -> YamlDocument:
 
 def _at(path: Path, mark: Any, message: str) -> ConfigError:
     if mark is None:
-        return ConfigError(f"{path}: {message}")
-    return ConfigError(f"{path}:{mark.line + 1}:{mark.column + 1}: {message}")
+        return ConfigError(f"{path}: {_printable(message)}")
+    return ConfigError(f"{path}:{mark.line + 1}:{mark.column + 1}: {_printable(message)}")
+
+
+def _printable(text: str) -> str:
+    """One line for a terminal, whatever the file's keys and values are made of."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _construct(
     path: Path, node: yaml.Node, location: Location, places: dict[Location, tuple[int, int]]
 ) -> Any:
     places[location] = (node.start_mark.line + 1, node.start_mark.column + 1)
-    if len(location) > MAX_DEPTH:
-        raise _at(path, node.start_mark, f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(node, yaml.ScalarNode):
         return _scalar(path, node)
     if isinstance(node, yaml.SequenceNode):
@@ -138,5 +163,11 @@ def _scalar(path: Path, node: yaml.ScalarNode) -> str | int | float | bool | Non
     if text in ("true", "false"):
         return text == "true"
     if _NUMBER.match(text):
+        if len(text) > _MAX_DIGITS or not math.isfinite(float(text)):
+            raise _at(
+                path,
+                node.start_mark,
+                f"{text[:_MAX_DIGITS]}... is too long a number; quote it, or correct it",
+            )
         return int(text) if text.lstrip("+-").isdigit() else float(text)
     return text

@@ -13,6 +13,8 @@ from PySide6.QtCore import QObject, QSocketNotifier, Qt, Signal
 from PySide6.QtWidgets import QApplication
 
 from station.config import StationConfig, load_config
+from station.screen_address import ScreenAddress, screen_address
+from station.wire_keys import KeysError
 from station.yaml_source import ConfigError
 from ui import theme
 from ui.commands import Commands
@@ -28,13 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = load_config(options.config)
-    except ConfigError as error:
+        address = screen_address(config, options.connect, options.keys)
+    except (ConfigError, KeysError) as error:
         print(f"station ui: {error}", file=sys.stderr)
         return 2
     app = QApplication.instance() or QApplication(["station-ui"])
     assert isinstance(app, QApplication)
     theme.apply(app)
-    window = create_window(config, options.config.resolve())
+    window = create_window(config, options.config.resolve(), address)
     width, height = options.geometry
     window.resize(width, height)
     with _signals() as signals:
@@ -51,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return app.exec()
 
 
-def create_window(config: StationConfig, config_path: Path) -> MainWindow:
+def create_window(config: StationConfig, config_path: Path, address: ScreenAddress) -> MainWindow:
     """The window with its threads, not yet started."""
-    host, port = config.publishing.host, config.publishing.port
+    host, port, keys = address
     return MainWindow(
         config.station.name,
         config_path,
-        Feed(host, port),
-        Commands(host, port),
+        Feed(host, port, keys),
+        Commands(host, port, keys),
         History(config.database_path, config.images_dir),
     )
 
@@ -106,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--geometry", type=_geometry, default=(1280, 800), metavar="WxH", help="window size in pixels"
     )
+    parser.add_argument("--connect", metavar="HOST[:PORT]", help="the line, instead of the configured one")
+    parser.add_argument("--keys", type=Path, metavar="FOLDER", help="this screen's keys")
     parser.add_argument("--kiosk", action="store_true", help="full screen, without a frame")
     parser.add_argument(
         "--screenshot-dir", type=Path, help="on SIGUSR1 the screen draws itself into this folder"

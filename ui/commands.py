@@ -6,7 +6,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from station.client import CommandClient, CommandError
+from station.client import CommandClient, CommandError, ScreenKeys
 
 ANSWER_TIMEOUT_MS = 1500
 
@@ -22,9 +22,11 @@ class Commands(QObject):
     done = Signal(str)
     failed = Signal(str, str)
 
-    def __init__(self, host: str, port: int, parent: QObject | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, keys: ScreenKeys | None = None, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
-        self._client = CommandClient(host, port, ANSWER_TIMEOUT_MS)
+        self._client = CommandClient(host, port, ANSWER_TIMEOUT_MS, keys)
         self._queue: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._send_all, name="commands")
 

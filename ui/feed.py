@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from PySide6.QtCore import QObject, Signal
 
-from station.client import LineSubscriber
+from station.client import LineSubscriber, ScreenKeys
 from station.types import Preview, StatusMessage, Verdict, VerdictMessage
 from ui.picture import Picture, from_preview
 
@@ -45,10 +45,12 @@ class Feed(QObject):
 
     arrived = Signal()
 
-    def __init__(self, host: str, port: int, parent: QObject | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, keys: ScreenKeys | None = None, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
         self.address = f"{host}:{port}"
-        self._host, self._port = host, port
+        self._host, self._port, self._keys = host, port, keys
         self._lock = threading.Lock()
         self._mail = Mail()
         self._announced = False
@@ -88,7 +90,7 @@ class Feed(QObject):
         return time.monotonic() - (self._started_s if self._status_s is None else self._status_s)
 
     def _receive(self) -> None:
-        with LineSubscriber(self._host, self._port) as subscriber:
+        with LineSubscriber(self._host, self._port, self._keys) as subscriber:
             while not self._stop.is_set():
                 messages = subscriber.receive(_POLL_MS)
                 if messages:

@@ -17,6 +17,7 @@ from scripted_line import ROOT, STAND_IN, ScriptedCamera, free_port
 
 from station.cli import main
 from station.config import DEMO_MODEL
+from tests.fuzzing import announced_png
 
 SHIPPED = (ROOT / "config.yaml").read_text()
 
@@ -88,6 +89,20 @@ def test_no_camera(capsys: pytest.CaptureFixture[str], config_file: Path) -> Non
     assert "NOPE" in refused(capsys, "run", "--headless", "--config", config_file)
     config_file.write_text(f"{head}  - {{driver: replay, folder: none}}\n{rest[rest.index('trigger:') :]}")
     assert "none" in refused(capsys, "run", "--headless", "--config", config_file)
+
+
+def test_a_picture_that_would_eat_the_memory(tmp_path: Path, config_file: Path) -> None:
+    """1.2 GB, which OpenCV would still take; the limit must be set before it is imported: in a process."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "bomb.png").write_bytes(announced_png(20_000, 20_000))
+    head, rest = config_file.read_text().split("  - driver: simulated", 1)
+    config_file.write_text(
+        f"{head}  - {{driver: replay, folder: pictures}}\n{rest[rest.index('trigger:') :]}"
+    )
+    command = [sys.executable, "-m", "station.cli", "run", "--headless", "--config", str(config_file)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert "bomb.png: announces more pixels than can be decoded" in run.stderr.splitlines()[-1]
 
 
 def test_read_only_database_folder(

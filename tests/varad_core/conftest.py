@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from numpy.typing import NDArray
 
 from drivers.buttons import RenderedPart, render_part
@@ -15,9 +14,6 @@ from varad_core.bundle import ensure_signing_key
 from varad_core.config import PredictorConfig, ScoringConfig, TrainingConfig, VaradConfig
 from varad_core.inspector import Inspector
 from varad_core.train import train
-
-settings.register_profile("shared machine", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("shared machine")
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 
