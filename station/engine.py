@@ -195,12 +195,14 @@ class Engine:
         )
         self._inspection = inspection
         self._start_stage(inspection)
-        while not inspection.settled.wait(0.1):
+        while not inspection.workers.settled.wait(0.1):
             if self.wants_stop():
                 raise StartError(self.stop_reason or "stopped while the model was loading")
-        model = inspection.model
+        model = inspection.workers.model
         if model is None:
-            raise StartError(inspection.start_error or f"the inspection stage failed: {inspection.error}")
+            raise StartError(
+                inspection.workers.start_error or f"the inspection stage failed: {inspection.error}"
+            )
         self.recording.run_started(
             self.config.station.name, version("varad-station"), config_sha256(self.config), model.model_id
         )
@@ -275,12 +277,12 @@ class Engine:
     @property
     def worker_pid(self) -> int | None:
         """Process id of the worker."""
-        return self._inspection.worker_pid if self._inspection else None
+        return self._inspection.workers.pid if self._inspection else None
 
     @property
     def worker_restarts(self) -> int:
         """How many workers were lost in this run."""
-        return self._inspection.restarts if self._inspection else 0
+        return self._inspection.workers.restarts if self._inspection else 0
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -479,6 +481,6 @@ class Engine:
 
     def status(self) -> StatusMessage:
         """The whole line at this moment."""
-        model = self._inspection.model if self._inspection else None
+        model = self._inspection.workers.model if self._inspection else None
         health = self.health.snapshot()
         return status_message(self.config, self.state(), model, self.ledger.snapshot(), health)

@@ -5,9 +5,9 @@ import time
 
 from station.config import StationConfig
 from station.health import HealthSnapshot
-from station.inspection import Model
 from station.recording import part_uid
 from station.types import EngineState, Inspection, LedgerSnapshot, StatusMessage, VerdictMessage
+from station.worker_wire import Model
 
 
 def verdict_message(inspection: Inspection, run_id: str) -> VerdictMessage:
@@ -43,7 +43,7 @@ def status_message(
         recipe=line.recipe,
         lot=line.lot,
         user=line.user,
-        model=f"{model.model_name} {model.model_id}" if model else "",
+        model=str(model) if model else "",
         shift=health.shift.name,
         shift_started_unix_ns=health.shift.started_unix_ns,
         ledger=ledger,
