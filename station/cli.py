@@ -18,6 +18,7 @@ from station import (
     plc_command,
     record_commands,
     support_command,
+    use_command,
 )
 from station.logs import TERMINAL_FORMAT
 from station.report import command as report_command
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     line_commands.add_parsers(subparsers)
     demo_command.add_parser(subparsers)
     model_commands.add_parsers(subparsers)
+    use_command.add_parser(subparsers)
     report_command.add_parser(subparsers)
     doctor_command.add_parser(subparsers)
     plc_command.add_parser(subparsers)
@@ -69,12 +71,14 @@ def _is_known(error: Exception) -> bool:
     """Whether an error is one of the rooms' own: its message says what is wrong and what to do."""
     from db.errors import RecordError
     from drivers.errors import DriverError
+    from station.client import CommandError
     from station.engine import StartError
     from station.report.errors import ReportError
     from station.yaml_source import ConfigError
     from varad_core.types import VaradError
 
-    return isinstance(error, ConfigError | StartError | VaradError | DriverError | RecordError | ReportError)
+    known = ConfigError | StartError | CommandError | VaradError | DriverError | RecordError | ReportError
+    return isinstance(error, known)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_misse
 from station.ledger import Ledger
 from station.mailbox import Mailbox
 from station.messages import status_message, verdict_message
+from station.model_change import ModelChange
 from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 _OPEN_TIMEOUT_S = 30.0
 _RECORD_STOP_S = 10.0
 _ANY_SIZE_BYTES = 64 * 1024 * 1024  # per slot, for cameras whose images vary; pages are taken only when used
+_MAY_CHANGE_MODEL = (EngineState.READY, EngineState.RUNNING, EngineState.PAUSED)
 
 
 class StartError(Exception):
@@ -97,6 +99,7 @@ class Engine:
         self.health = LineHealth(
             config.shifts, config.inspection.max_consecutive_rejects, on_alarm=self._alarm_came
         )
+        self._model_change = ModelChange(config.trusted_keys, self.health, self._event)
         self.recording = RecordingStage(
             database_path=config.database_path,
             images_dir=config.images_dir,
@@ -469,13 +472,15 @@ class Engine:
                 if not self.health.acknowledge(key):
                     return {"ok": False, "error": f"there is no alarm {key!r}"}
                 self._event(EventKind.ACKNOWLEDGE, "info", f"alarm acknowledged: {key}", {"key": key}, user)
+            case "model" if self._inspection and lifecycle in _MAY_CHANGE_MODEL:
+                return self._model_change.command(self._inspection.workers, arguments, user)
             case "shutdown":
                 self._event(EventKind.COMMAND, "info", "shutdown asked for", {}, user)
                 self.request_stop("shutdown asked for by a screen")
-            case "start" | "pause":
+            case "start" | "pause" | "model":
                 return {"ok": False, "error": f"the line is {lifecycle}; {name} is not possible now"}
             case _:
-                known = "start, pause, acknowledge, shutdown"
+                known = "start, pause, acknowledge, model, shutdown"
                 return {"ok": False, "error": f"unknown command {name!r}; known are {known}"}
         return {"ok": True}
 

@@ -249,13 +249,12 @@ class InspectionStage(Stage):
                 raise BadAnswer(f"the worker's map cannot be used: {error}") from error
         taken_ns = time.perf_counter_ns() - worker.progress_ns  # since it was sent, or the last answer
         self._service_ns += 0.25 * (taken_ns - self._service_ns)
+        if not sent.decided:
+            if isinstance(answer, Result):
+                self._judge(sent, answer, anomaly_map, worker.model)
+            else:
+                self._not_inspected(sent.frame, Reason.WORKER_ERROR, answer.message, worker.model)
         del worker.parts[answer.slot]
-        if sent.decided:
-            return
-        if isinstance(answer, Result):
-            self._judge(sent, answer, anomaly_map, worker.model)
-        else:
-            self._not_inspected(sent.frame, Reason.WORKER_ERROR, answer.message, worker.model)
 
     def _worker_lost(self, worker: Worker, why: str) -> None:
         self._reject(worker, Reason.WORKER_DOWN, why)

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import json
 import logging
-import math
 import signal
 import socket
 import sys
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from station.logs import TERMINAL_FORMAT, log_arguments, log_file, logging_to
+from station.model_check import require_finite_score, require_finite_weights
 from station.slab import Slab, SlabLayout
 from station.worker_wire import (
     MAX_MESSAGE_BYTES,
@@ -36,7 +35,7 @@ from station.worker_wire import (
     Result,
     encode,
 )
-from varad_core.types import AnomalyResult, BundleError, Limits, VaradError
+from varad_core.types import AnomalyResult, Limits, VaradError
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ def _serve(create_detector: Callable[[], Detector], arguments: argparse.Namespac
         try:
             detector = create_detector()
             detector.warm_up()
-            _require_finite(detector)
+            require_finite_score(detector)
             model = Model(detector.model_id, detector.model_name, detector.limits)
         except Exception as error:  # the process boundary: the engine tells people why
             message = str(error) if isinstance(error, VaradError) else _one_line(error)
@@ -108,23 +107,10 @@ def _serve(create_detector: Callable[[], Detector], arguments: argparse.Namespac
             while data := link.recv(MAX_MESSAGE_BYTES):
                 answer, broken = _inspect(detector, slab, Request(**json.loads(data)))
                 link.send(encode(answer))
-                if broken:
-                    return 3  # the engine starts a fresh one
+                if broken and isinstance(answer, PartError):  # the engine starts a fresh one
+                    link.send(encode(Failed(answer.message)))
+                    return 3
     return 0
-
-
-def _require_finite(detector: Detector) -> None:
-    """A model that makes no number of an empty picture makes none of any, or worse: of some.
-
-    Raises:
-        BundleError: it does not.
-    """
-    result = detector.inspect(np.zeros((64, 64, 3), np.uint8))
-    if not (math.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
-        raise BundleError(
-            f"model {detector.model_name} {detector.model_id}: the score of an empty picture is not a finite "
-            f"number (got {result.score}); its weights are damaged, train again"
-        )
 
 
 def _inspect(detector: Detector, slab: Slab, request: Request) -> tuple[Answer, bool]:
@@ -168,12 +154,14 @@ def main() -> int:
     def create_detector() -> Detector:
         from varad_core.inspector import Inspector  # seconds of imports: after the link is up
 
-        return Inspector.load(
+        inspector = Inspector.load(
             arguments.bundle,
             trusted_keys=arguments.trusted_keys,
             device=arguments.device,
             threads=arguments.threads,
         )
+        require_finite_weights(inspector)
+        return inspector
 
     return serve(create_detector, arguments)
 

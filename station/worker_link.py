@@ -23,6 +23,7 @@ from station.worker_wire import MAX_MESSAGE_BYTES, Answer, Failed, Model, Ready,
 log = logging.getLogger(__name__)
 
 _END_S = 3.0  # what a worker gets to end by itself, and a killed one to be gone
+_EXIT_S = 0.2  # from the closed link of a process that dies to its status; parts wait meanwhile
 _MESSAGES_AT_ONCE = 16  # a worker that floods us must not keep parts from their deadlines
 _MESSAGE: TypeAdapter[Ready | Failed | Answer] = TypeAdapter(
     Annotated[Ready | Failed | Answer, Field(discriminator="kind")]
@@ -110,8 +111,10 @@ class WorkerLink:
                 data, _, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES)
             except BlockingIOError:
                 break
-            except ConnectionResetError:
-                data, flags = b"", 0
+            except (
+                ConnectionResetError
+            ):  # it closed with a request unread: told once, before what it said last
+                continue
             if not data:
                 return [*messages, Hangup(self._exit_text())]
             if flags & socket.MSG_TRUNC:
@@ -126,7 +129,7 @@ class WorkerLink:
 
     def _exit_text(self) -> str:
         try:
-            status = self._process.wait(timeout=1.0)
+            status = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
             return "worker closed its link"
         return f"worker killed by signal {-status}" if status < 0 else f"worker exited with status {status}"

@@ -2,7 +2,7 @@
 keeps them apart.
 
     engine -> worker  Request
-    worker -> engine  Ready once, or Failed and its end; then a Result or a PartError for each Request
+    worker -> engine  Ready once, then a Result or a PartError for each Request; Failed before its end
 
 Pictures and maps lie in the shared slab, never in a message.
 """
@@ -54,7 +54,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The model cannot be used; one line that says why."""
+    """The model cannot be used, or not any more; one line that says why."""
 
     message: str
     kind: Literal["failed"] = "failed"

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from station.restarts import Restarts
 from station.sections import InspectionSection
 from station.slab import Slab
-from station.worker_link import Hangup, Worker, WorkerLink
+from station.worker_link import Hangup, Worker, WorkerLink, bundle_arguments
 from station.worker_wire import Answer, Failed, Model, Ready
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,14 @@ class Swap:
     """Another model for the line.
 
     Attributes:
-        arguments: what the worker's command gets in addition; the last ones count.
-        name: of the model's file, for people.
+        bundle: its file.
+        trusted_keys: folder of the keys one of which must have signed it.
         on_over: told once how it ended, in the inspection stage's thread: the model before (None where none
             was ready), the new one (None where it failed), and why it failed.
     """
 
-    arguments: tuple[str, ...]
-    name: str
+    bundle: Path
+    trusted_keys: Path
     on_over: Callable[[Model | None, Model | None, str], None]
 
 
@@ -69,7 +70,7 @@ class Workers:
             on_lost: told of a worker that was killed and why, while it still names its parts.
         """
         self._command = tuple(command)
-        self._other_model: tuple[str, ...] = ()  # what the last swap added to the command
+        self._swapped: Swap | None = None  # whose model serves, instead of the command's own
         self._slab = slab
         self._config = config
         self._on_state = on_state
@@ -162,14 +163,14 @@ class Workers:
         with self._swap_lock:
             swap, self._swap, self._retiring = self._swap, None, old
         assert swap is not None
-        self._other_model = swap.arguments
+        self._swapped = swap
         self._restarts.steady()
         swap.on_over(old.model if old else None, model, "")
 
     def _tell_ok(self) -> None:
         """The serving worker is well, if there is one."""
         if model := self.model:
-            loading = f"; loading {self._swap.name}" if self._swap else ""
+            loading = f"; loading {self._swap.bundle.name}" if self._swap else ""
             self._on_state("ok", model.model_name + loading)
 
     # --- start, watch, end
@@ -178,11 +179,15 @@ class Workers:
         """Start a worker that is to serve."""
         self._on_state("warn", "loading the model")
         try:
-            self.serving = Worker(WorkerLink([*self._command, *self._other_model], self._slab))
+            self.serving = Worker(WorkerLink(self._serve(self._swapped), self._slab))
         except OSError as error:  # no memory for a process, say
             why = f"worker cannot be started: {error}"
             self._on_state("fault", why)
             self._plan_restart(why)
+
+    def _serve(self, swap: Swap | None) -> list[str]:
+        """The command that serves the model of a swap, or the first one."""
+        return [*self._command, *(bundle_arguments(swap.bundle, swap.trusted_keys) if swap else ())]
 
     def watch(self, may_start: bool) -> None:
         """Kill workers that hang, start others when it is time, collect those that have ended.
@@ -209,7 +214,7 @@ class Workers:
 
     def _load(self, swap: Swap) -> None:
         try:
-            self._next = Worker(WorkerLink([*self._command, *swap.arguments], self._slab))
+            self._next = Worker(WorkerLink(self._serve(swap), self._slab))
         except OSError as error:
             self._swap_failed(f"worker cannot be started: {error}")
         self._tell_ok()
