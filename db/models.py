@@ -18,7 +18,7 @@ Kinds of event, and what `detail` holds where the shift report reads it:
     override     somebody changed a verdict: uid, old, new, reason
     challenge    a known part was run: expected, verdict, caught (bool)
     command      an operator's command and its answer
-    changeover   recipe or lot changed: old, new
+    changeover   recipe, lot or model changed: old, new
 """
 
 import enum

@@ -19,6 +19,7 @@ from station import (
     plc_command,
     record_commands,
     support_command,
+    use_command,
 )
 from station.logs import TERMINAL_FORMAT
 from station.report import command as report_command
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     line_commands.add_parsers(subparsers)
     demo_command.add_parser(subparsers)
     model_commands.add_parsers(subparsers)
+    use_command.add_parser(subparsers)
     report_command.add_parser(subparsers)
     doctor_command.add_parser(subparsers)
     plc_command.add_parser(subparsers)
@@ -73,14 +75,15 @@ def _is_known(error: Exception) -> bool:
     """Whether an error is one of the rooms' own: its message says what is wrong and what to do."""
     from db.errors import RecordError
     from drivers.errors import DriverError
+    from station.client import CommandError
     from station.engine import StartError
     from station.report.errors import ReportError
     from station.wire_keys import KeysError
     from station.yaml_source import ConfigError
     from varad_core.types import VaradError
 
-    known = ConfigError | KeysError | StartError | VaradError | DriverError | RecordError | ReportError
-    return isinstance(error, known)
+    station_errors = ConfigError | KeysError | StartError | CommandError | ReportError
+    return isinstance(error, station_errors | VaradError | DriverError | RecordError)
 
 
 if __name__ == "__main__":

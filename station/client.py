@@ -97,7 +97,7 @@ class CommandError(Exception):
 
 
 class CommandClient:
-    """Sends commands: `start`, `pause`, `acknowledge`, `shutdown`. Use one in one thread."""
+    """Sends commands: `start`, `pause`, `acknowledge`, `model`, `shutdown`. Use one in one thread."""
 
     def __init__(self, host: str, port: int, timeout_ms: int = 2000, keys: ScreenKeys | None = None) -> None:
         self._address = endpoint(host, port, COMMAND_OFFSET)
@@ -108,7 +108,8 @@ class CommandClient:
     def send(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Send one command and wait for its reply, at most `timeout_ms`.
 
-        `start()`; `pause(reason="...")`; `acknowledge(key="...")`; `shutdown()`. Every command takes `user`.
+        `start()`; `pause(reason="...")`; `acknowledge(key="...")`; `shutdown()`; `model(bundle="/...",
+        trusted_keys="/...")`, see `station.model_change`. Every command takes `user`.
 
         Raises:
             CommandError: no answer in time, or the engine refused; the message says why.

@@ -53,6 +53,7 @@ def findings(config: "StationConfig", *, beside_line: bool = False) -> Iterator[
         ("backup", _backup),
         ("ports", _ports),
         ("keys", _keys),
+        ("line", _line),
         ("model", _models),
         ("camera", _cameras),
         ("plc", _plc),
@@ -175,9 +176,35 @@ def _keys(config: "StationConfig") -> Finding:
     return "ok", f"{folder}: lets in {', '.join(screens) or 'nobody'}"
 
 
+def _line(config: "StationConfig") -> Finding:
+    from sqlalchemy import select
+
+    from db.errors import RecordMissing
+    from db.models import Run
+    from db.session import open_read_only
+    from station.config import config_sha256
+
+    if _ports(config)[0] == "ok":
+        return "ok", "does not run"
+    try:
+        database = open_read_only(config.database_path)
+    except RecordMissing:
+        return "ok", "has not recorded anything yet"
+    try:
+        with database.connect() as connection:
+            last = select(Run.config_sha256).order_by(Run.started_unix_ns.desc()).limit(1)
+            running = connection.execute(last).scalar_one_or_none()
+    finally:
+        database.close()
+    if running in (None, config_sha256(config)):
+        return "ok", "runs with this configuration"
+    return "warn", "runs with another configuration than this file's, which counts from the next start"
+
+
 def _model(config: "StationConfig", camera_id: str) -> Finding:
     import numpy as np
 
+    from station.model_check import require_finite_score, require_finite_weights
     from varad_core.inspector import Inspector
     from varad_core.types import VaradError
 
@@ -188,9 +215,11 @@ def _model(config: "StationConfig", camera_id: str) -> Finding:
             device=config.model.device,
             threads=config.model.threads,
         )
+        require_finite_weights(inspector)
+        inspector.warm_up()
+        require_finite_score(inspector)
     except VaradError as error:
         return "fail", str(error)
-    inspector.warm_up()
     image_rgb = np.full((512, 512, 3), 128, np.uint8)
     times_ms = []
     for _ in range(5):

@@ -26,9 +26,9 @@ from station.acquisition import AcquisitionStage
 from station.actuation import ActuationStage
 from station.config import StationConfig, config_sha256
 from station.health import LineHealth
-from station.inspection import Model
 from station.ledger import Ledger
 from station.messages import status_message, verdict_message
+from station.model_change import ModelChange
 from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
@@ -39,11 +39,13 @@ from station.types import Alarm, EngineState, Inspection, LedgerSnapshot, Reason
 from station.upkeep import Upkeep
 from station.view import DeviceOfViews, PartJoin, View
 from station.worker_link import worker_command
+from station.worker_wire import Model
 
 log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 30.0
 _RECORD_STOP_S = 10.0
+_MAY_CHANGE_MODEL = (EngineState.READY, EngineState.RUNNING, EngineState.PAUSED)
 
 
 class StartError(Exception):
@@ -92,6 +94,10 @@ class Engine:
         self.health = LineHealth(
             config.shifts, config.inspection.max_consecutive_rejects, on_alarm=self._alarm_came
         )
+        self._model_changes = {
+            camera.camera_id: ModelChange(config.trusted_keys, self.health, self._event)
+            for camera in config.cameras
+        }
         self.recording = RecordingStage(
             database_path=config.database_path,
             images_dir=config.images_dir,
@@ -198,11 +204,13 @@ class Engine:
             inspections.append(view.open_inspection(self._join.judged, on_worker[view.camera_id]))
             self._start_stage(inspections[-1])
         for inspection in inspections:
-            while not inspection.settled.wait(0.1):
+            while not inspection.workers.settled.wait(0.1):
                 if self.wants_stop():
                     raise StartError(self.stop_reason or "stopped while the model was loading")
-            if inspection.model is None:
-                raise StartError(inspection.start_error or f"the inspection stage failed: {inspection.error}")
+            if inspection.workers.model is None:
+                raise StartError(
+                    inspection.workers.start_error or f"the inspection stage failed: {inspection.error}"
+                )
         self.recording.run_started(
             self.config.station.name, version("varad-station"), config_sha256(self.config), self._model_id()
         )
@@ -280,12 +288,12 @@ class Engine:
     def worker_pid(self) -> int | None:
         """Process id of the leading camera's worker."""
         inspection = self.views[0].inspection
-        return inspection.worker_pid if inspection else None
+        return inspection.workers.pid if inspection else None
 
     @property
     def worker_restarts(self) -> int:
         """How many workers were lost in this run."""
-        return sum(view.inspection.restarts for view in self.views if view.inspection)
+        return sum(view.inspection.workers.restarts for view in self.views if view.inspection)
 
     @property
     def acquisition(self) -> AcquisitionStage:
@@ -491,15 +499,26 @@ class Engine:
                 if not self.health.acknowledge(key):
                     return {"ok": False, "error": f"there is no alarm {key!r}"}
                 self._event(EventKind.ACKNOWLEDGE, "info", f"alarm acknowledged: {key}", {"key": key}, user)
+            case "model" if lifecycle in _MAY_CHANGE_MODEL:
+                return self._change_model(arguments, user)
             case "shutdown":
                 self._event(EventKind.COMMAND, "info", "shutdown asked for", {}, user)
                 self.request_stop("shutdown asked for by a screen")
-            case "start" | "pause":
+            case "start" | "pause" | "model":
                 return {"ok": False, "error": f"the line is {lifecycle}; {name} is not possible now"}
             case _:
-                known = "start, pause, acknowledge, shutdown"
+                known = "start, pause, acknowledge, model, shutdown"
                 return {"ok": False, "error": f"unknown command {name!r}; known are {known}"}
         return {"ok": True}
+
+    def _change_model(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
+        only = self.camera_ids[0] if len(self.views) == 1 else ""
+        camera_id = str(arguments.get("camera") or only)
+        for view in self.views:
+            if view.camera_id == camera_id and view.inspection is not None:
+                return self._model_changes[camera_id].command(view.inspection.workers, arguments, user)
+        cameras = ", ".join(self.camera_ids)
+        return {"ok": False, "error": f"`camera` must name one of {cameras} (got {camera_id[:80]!r})"}
 
     def status(self) -> StatusMessage:
         """The whole line at this moment."""

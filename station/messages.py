@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from station.config import StationConfig
 from station.health import HealthSnapshot
-from station.inspection import Model
 from station.keeping import part_uid
 from station.types import EngineState, Inspection, LedgerSnapshot, StatusMessage, VerdictMessage
+from station.worker_wire import Model
 
 
 def verdict_message(inspection: Inspection, run_id: str) -> VerdictMessage:
@@ -44,7 +44,7 @@ def status_message(
         recipe=line.recipe,
         lot=line.lot,
         user=line.user,
-        model=" + ".join(f"{model.model_name} {model.model_id}" for model in models),
+        model=" + ".join(map(str, models)),
         shift=health.shift.name,
         shift_started_unix_ns=health.shift.started_unix_ns,
         ledger=ledger,

@@ -16,7 +16,7 @@ def find_regions(anomaly_map: NDArray[np.float32], limit: float) -> tuple[Region
     part in a large image covers few cells of the map, and its peak can fall between them.
     """
     height, width = anomaly_map.shape
-    levels = np.nan_to_num(anomaly_map, nan=np.inf)
+    levels = np.nan_to_num(anomaly_map, nan=np.inf, neginf=-1e30)  # below it there is still a number
     above = (levels > min(limit, np.nextafter(levels.max(), -np.inf))).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     largest = sorted(range(1, count), key=lambda label: -int(stats[label, cv2.CC_STAT_AREA]))[:MAX_REGIONS]

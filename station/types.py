@@ -57,7 +57,8 @@ class Inspection:
         frame: None when there was no usable image.
         result: None when the detector gave none.
         detail: one line in words, empty when `reason` says it all.
-        limits: those in force at the decision; None when no model was ready.
+        limits: those of the model that had the part, or would have got it next; None when none was ready.
+        model_id: of that model; empty when none was ready.
         decided_ns: `perf_counter_ns` at the verdict.
         timings_ms: stage -> milliseconds (grab, queue, detect and the detector's own stages).
         regions: boxes (x, y, width, height) of map areas above the recheck limit, as fractions of the image;

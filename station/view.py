@@ -13,11 +13,12 @@ from drivers.camera import Camera
 from drivers.types import Trigger
 from station.acquisition import AcquisitionStage
 from station.config import StationConfig
-from station.inspection import SLOTS, Arrival, InspectionStage, Missed, Model, is_missed
+from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
 from station.mailbox import Mailbox
 from station.slab import Slab, SlabLayout
 from station.stage import Stage
 from station.types import Inspection, Reason, Verdict
+from station.worker_wire import Model
 
 _ANY_SIZE_BYTES = 64 * 1024 * 1024  # per slot, for cameras whose images vary; pages are taken only when used
 _DEVICE_STATES = ("off", "ok", "warn", "fault")
@@ -97,7 +98,7 @@ class View:
     @property
     def model(self) -> Model | None:
         """The model that is ready; None while there is none."""
-        return self.inspection.model if self.inspection else None
+        return self.inspection.workers.model if self.inspection else None
 
     def take(self, trigger: Trigger) -> None:
         """Expose a part that somebody else has triggered. Never blocks."""

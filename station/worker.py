@@ -2,15 +2,8 @@
 `worker_link`.
 
 It takes part numbers and slots over a socket, reads the image from the shared slab, writes the map back, and
-answers with the score. It ends when the engine's end of the socket closes, and the kernel ends it when the
-engine is killed.
-One JSON object a message (SOCK_SEQPACKET keeps them apart):
-
-    engine -> worker  {"part_seq", "slot", "height", "width"}
-    worker -> engine  {"kind": "ready", "model_id", "model_name", "limits": {...}}
-                      {"kind": "failed", "message"}                      the model cannot be used; the worker
-                          ends {"kind": "result", "part_seq", "slot", "score", "map_height", "map_width",
-                          "timings_ms"} {"kind": "error", "part_seq", "slot", "message"}
+answers with the score; the messages stand in `worker_wire`. It ends when the engine's end of the socket
+closes, and the kernel ends it when the engine is killed.
 """
 
 import argparse
@@ -22,7 +15,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,12 +22,23 @@ import cv2
 from numpy.typing import NDArray
 
 from station.logs import TERMINAL_FORMAT, log_arguments, log_file, logging_to
+from station.model_check import require_finite_score, require_finite_weights
 from station.slab import Slab, SlabLayout
+from station.worker_wire import (
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Failed,
+    Model,
+    PartError,
+    Ready,
+    Request,
+    Result,
+    encode,
+)
 from varad_core.types import AnomalyResult, Limits, VaradError
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 65_536
 _PR_SET_PDEATHSIG = 1
 
 
@@ -90,52 +93,52 @@ def _serve(create_detector: Callable[[], Detector], arguments: argparse.Namespac
         try:
             detector = create_detector()
             detector.warm_up()
-        except VaradError as error:
-            log.info("the model cannot be used: %s", error)
+            require_finite_score(detector)
+            model = Model(detector.model_id, detector.model_name, detector.limits)
+        except Exception as error:  # the process boundary: the engine tells people why
+            message = str(error) if isinstance(error, VaradError) else _one_line(error)
+            log.info("the model cannot be used: %s", message, exc_info=not isinstance(error, VaradError))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                _send(link, {"kind": "failed", "message": str(error)})
+                link.send(encode(Failed(message)))
             return 2
-        ready = {"kind": "ready", "model_id": detector.model_id, "model_name": detector.model_name}
-        log.info("ready: %s %s", detector.model_name, detector.model_id)
+        log.info("ready: %s", model)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the engine has gone: so do we
-            _send(link, ready | {"limits": asdict(detector.limits)})
-            while request := link.recv(MAX_MESSAGE_BYTES):
-                answer, broken = _inspect(detector, slab, json.loads(request))
-                _send(link, answer)
-                if broken:
-                    return 3  # the engine starts a fresh one
+            link.send(encode(Ready(model)))
+            while data := link.recv(MAX_MESSAGE_BYTES):
+                answer, broken = _inspect(detector, slab, Request(**json.loads(data)))
+                link.send(encode(answer))
+                if broken and isinstance(answer, PartError):  # the engine starts a fresh one
+                    link.send(encode(Failed(answer.message)))
+                    return 3
     return 0
 
 
-def _inspect(detector: Detector, slab: Slab, request: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+def _inspect(detector: Detector, slab: Slab, request: Request) -> tuple[Answer, bool]:
     """The answer for one part, and whether the detector cannot be trusted with another.
 
     An image the detector refuses is that image's fault. Anything else, such as memory running out or a CUDA
     error that every later call would repeat, is the detector's.
     """
-    part_seq, slot = request["part_seq"], request["slot"]
+    part_seq, slot = request.part_seq, request.slot
     try:
-        result = detector.inspect(slab.image(slot, request["height"], request["width"]))
+        result = detector.inspect(slab.image(slot, request.height, request.width))
         height, width = result.anomaly_map.shape
         slab.anomaly_map(slot, height, width)[:] = result.anomaly_map
+        timings_ms = dict(result.timings_ms)
+        return Result(part_seq, slot, float(result.score), height, width, timings_ms), False
     except Exception as error:  # the process boundary: every part gets an answer
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]
-        broken = not isinstance(error, VaradError | ValueError | cv2.error)
+        message = _one_line(error)
+        broken = not isinstance(error, VaradError | ValueError | cv2.error) or _no_memory(error)
         log.info("part %d was not inspected: %s", part_seq, message, exc_info=broken)
-        return {"kind": "error", "part_seq": part_seq, "slot": slot, "message": message}, broken
-    return {
-        "kind": "result",
-        "part_seq": part_seq,
-        "slot": slot,
-        "score": float(result.score),
-        "map_height": height,
-        "map_width": width,
-        "timings_ms": dict(result.timings_ms),
-    }, False
+        return PartError(part_seq, slot, message), broken
 
 
-def _send(link: socket.socket, message: dict[str, Any]) -> None:
-    link.send(json.dumps(message).encode())
+def _no_memory(error: Exception) -> bool:
+    return isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:2000]
 
 
 def main() -> int:
@@ -151,12 +154,14 @@ def main() -> int:
     def create_detector() -> Detector:
         from varad_core.inspector import Inspector  # seconds of imports: after the link is up
 
-        return Inspector.load(
+        inspector = Inspector.load(
             arguments.bundle,
             trusted_keys=arguments.trusted_keys,
             device=arguments.device,
             threads=arguments.threads,
         )
+        require_finite_weights(inspector)
+        return inspector
 
     return serve(create_detector, arguments)
 

@@ -118,7 +118,7 @@ class RawScreen:
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RawScreen]:
     config = line_config(tmp_path_factory.mktemp("line"), trigger={"interval_ms": 100.0})
-    engine = Engine(config, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     engine.start()
     raw = RawScreen(engine)
     try:

@@ -111,14 +111,14 @@ def test_each_view_has_a_worker_of_its_own(tmp_path: Path, no_leaks: None) -> No
     engine.start()
     try:
         wait_until(lambda: engine.ledger.snapshot().passed >= 3)
-        pids = [view.inspection.worker_pid for view in engine.views if view.inspection]
+        pids = [view.inspection.workers.pid for view in engine.views if view.inspection]
         assert len({*pids, None}) == 3
         os.kill(pids[1], signal.SIGKILL)  # type: ignore[arg-type]
         wait_until(lambda: engine.worker_restarts == 1)
         wait_until(lambda: engine.state()[0] is EngineState.RUNNING)
         passed = engine.ledger.snapshot().passed
         wait_until(lambda: engine.ledger.snapshot().passed >= passed + 3)
-        assert engine.views[0].inspection.worker_pid == pids[0]  # type: ignore[union-attr]
+        assert engine.views[0].inspection.workers.pid == pids[0]  # type: ignore[union-attr]
     finally:
         account = engine.stop("test is over")
     rows = assert_whole(account, engine, account.triggered)
