@@ -100,6 +100,7 @@ class Engine:
         self.recording = RecordingStage(
             database_path=config.database_path,
             images_dir=config.images_dir,
+            backup_folder=config.backup_folder,
             run_id=self.run_id,
             line=config.line,
             shifts=config.shifts,
@@ -107,6 +108,7 @@ class Engine:
             on_recorded=self._recorded,
             on_record=self.device("record", "free disk space or repair the disk; parts are still judged"),
             on_loss=self._record_lost,
+            on_recovered=self._record_recovered,
             on_failure=self.stage_failed,
         )
         self.publishing = PublishingStage(
@@ -359,6 +361,10 @@ class Engine:
         self.health.alarm(
             "record-loss", "high", f"THE RECORD HAS LOST ROWS: {loss}", "keep the disk; see the log"
         )
+
+    def _record_recovered(self, what: str) -> None:
+        action = "the line runs; look after the disk, and keep the folder with the damaged file"
+        self.health.alarm("record-damaged", "high", f"THE RECORD WAS DAMAGED: {what}", action)
 
     def device(self, name: str, action: str) -> Callable[[str, str], None]:
         """Where a device's state (ok, warn or fault) and a text are told; a fault's alarm says what to do."""
