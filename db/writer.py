@@ -103,6 +103,12 @@ class PartRow:
                 if value is not None and not math.isfinite(value):
                     raise ValueError(f"part {self.uid}: {name} must be finite (got {value})")
 
+    @property
+    def files(self) -> set[str]:
+        """Every picture and map that the row names, its own and its views'."""
+        named = (getattr(seen, name) for seen in (self, *self.views) for name in ("image_path", "map_path"))
+        return {path for path in named if path}
+
     def values(self) -> dict[str, Any]:
         """The row as it is stored: plain types, equal to what the database gives back."""
         row = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -43,6 +43,7 @@ from station.worker_link import worker_command
 log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 30.0
+_RECORD_OPEN_S = 240.0  # it may have to be brought back first; systemd waits for 300 s
 _RECORD_STOP_S = 10.0
 _ANY_SIZE_BYTES = 64 * 1024 * 1024  # per slot, for cameras whose images vary; pages are taken only when used
 
@@ -146,7 +147,7 @@ class Engine:
         try:
             self._start_stage(self.upkeep.supervision)
             self._start_stage(self.recording)
-            self._wait_opened(self.recording)
+            self._wait_opened(self.recording, _RECORD_OPEN_S)
             self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
             self.health.resume(self.recording.shift_counts, self.recording.trend)
             self._start_stage(self.publishing)
@@ -173,9 +174,12 @@ class Engine:
         self._started.append(stage)
 
     @staticmethod
-    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage) -> None:
-        if not stage.opened.wait(_OPEN_TIMEOUT_S):
-            raise StartError(f"{stage.name} did not open within {_OPEN_TIMEOUT_S:g} s; see the log")
+    def _wait_opened(
+        stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage,
+        timeout_s: float = _OPEN_TIMEOUT_S,
+    ) -> None:
+        if not stage.opened.wait(timeout_s):
+            raise StartError(f"{stage.name} did not open within {timeout_s:g} s; see the log")
         error = stage.open_error or stage.error
         if error is not None:
             raise StartError(str(error)) from error

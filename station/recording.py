@@ -1,7 +1,7 @@
 """The recording stage: sole writer of database and files. Verdicts and outputs never wait for it.
 
-A commit that fails is repeated until it succeeds; parts count as recorded only then. A record that SQLite
-can use no more is brought back from its backup (`db.restore`), at the start and under a running line alike.
+A commit that fails is repeated until it succeeds; parts count as recorded only then. One that finds the
+record damaged brings it back first (`station.lasting_record`).
 """
 
 import logging
@@ -11,20 +11,20 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from db.archive import Archive
 from db.backup import back_up
 from db.chain import ChainedTable
 from db.errors import DiskFull, RecordContradicted, RecordDamaged, RecordError, disk_full, record_errors
 from db.queries import read_counts, read_known_files, shift_counts, yield_trend
-from db.restore import recover
 from db.retention import expire_rows
-from db.session import Database, open_database, refuse_damaged, sqlite_connection
+from db.session import refuse_damaged, sqlite_connection
 from db.writer import EventRow, PartRow, Writer
 from station.keeping import KeptPart, PartKeeper
+from station.lasting_record import LastingRecord
 from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
 from station.stage import LONGEST_WAIT_S, Stage
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 _MAX_BATCH = 200
 _RETRY_S = 1.0
 _EXPIRED_AT_ONCE = 1000  # rows; parts wait for the disk meanwhile
-_MAX_RECOVERIES = 3  # in one run: a disk that damages the record again and again is not healed by copies
 _TREND_S, _TREND_BUCKET_S = 7200, 60
 
 _RunCall = Callable[[Writer], None]
@@ -47,18 +46,6 @@ class _Chore:
 
     call: Callable[[Writer], Any]
     answer: "Future[Any]"
-
-
-class _OpenRecord(NamedTuple):
-    database: Database
-    writer: Writer
-
-    def close(self) -> None:
-        try:
-            self.writer.close()
-        except RecordError as error:
-            log.error("the record did not close cleanly: %s", error)
-        self.database.close()
 
 
 class RecordingStage(Stage):
@@ -99,10 +86,7 @@ class RecordingStage(Stage):
             on_failure: told when this stage dies.
         """
         super().__init__("recording", on_failure)
-        self._on_loss = on_loss
-        self._on_recovered = on_recovered
         self._database_path = database_path
-        self._backup_folder = backup_folder
         self._archive = Archive(images_dir)
         self._keeper = PartKeeper(
             archive=self._archive,
@@ -118,12 +102,16 @@ class RecordingStage(Stage):
         self._on_recorded = on_recorded
         self._on_record = on_record
         self._queue: queue.SimpleQueue[KeptPart | EventRow | _RunCall | _Chore | None] = queue.SimpleQueue()
-        self._record: _OpenRecord | None = None
-        self._damage: RecordDamaged | None = None  # why the record must be brought back before it is opened
-        self._recoveries = 0
-        self._last_view = database_path.with_name("damaged.db")
+        self._record = LastingRecord(
+            database_path,
+            self._archive,
+            backup_folder,
+            pending=self._pending_pictures,
+            between_steps=self._amid_recovery,
+            on_loss=on_loss,
+            on_recovered=on_recovered,
+        )
         self._copying = False
-        self._start_run: _RunCall | None = None
         self._rows: list[PartRow] = []  # gathered, and not committed yet
         self._events: list[EventRow] = []
         self._said = ("", "")
@@ -189,15 +177,17 @@ class RecordingStage(Stage):
     def run_started(self, station: str, version: str, config_sha256: str, model_id: str) -> None:
         """Record the start of this run; call it before its first part."""
         now_ns = time.time_ns()
-        self._start_run = lambda writer: writer.start_run(
-            self._run_id,
+        start = partial(
+            Writer.start_run,
+            run_id=self._run_id,
             station=station,
             version=version,
             config_sha256=config_sha256,
             model_id=model_id,
             started_unix_ns=now_ns,
         )
-        self._queue.put(self._start_run)
+        self._record.run = start
+        self._queue.put(start)
 
     def run_stopped(self, reason: str) -> None:
         """Record the end of this run; call it after its last part."""
@@ -217,11 +207,14 @@ class RecordingStage(Stage):
     def work(self) -> None:
         """Open, write until stopped, close."""
         try:
-            self._open()
-            self._resume()
+            try:
+                self._resume()
+            except RecordDamaged as error:
+                self._record.put_down(error)
+                self._resume()
         except RecordError as error:
             self.open_error = error
-            self._close()
+            self._record.close()
             return
         finally:
             self.opened.set()
@@ -230,59 +223,10 @@ class RecordingStage(Stage):
             while self._write_batch():
                 pass
         finally:
-            self._close()
+            self._record.close()
 
-    def _open(self) -> Writer:
-        """Open the record if it is not open; one that is damaged is brought back first."""
-        if self._record is None and self._damage is None:
-            try:
-                self._record = self._open_as_it_is()
-            except RecordDamaged as error:
-                self._damage = error
-        if self._damage is not None:
-            self._recover(self._damage)
-            self._record = self._open_as_it_is()
-            self._damage = None
-            if self._start_run:
-                self._start_run(self._record.writer)
-        assert self._record is not None
-        return self._record.writer
-
-    def _open_as_it_is(self) -> _OpenRecord:
-        database = open_database(self._database_path)
-        try:
-            writer = Writer(database)
-        except RecordError:
-            database.close()
-            raise
-        self._last_view.unlink(missing_ok=True)
-        if database.loss:
-            self._on_loss(database.loss)
-        return _OpenRecord(database, writer)
-
-    def _close(self) -> None:
-        record, self._record = self._record, None
-        if record:
-            record.close()
-
-    def _recover(self, damage: RecordDamaged) -> None:
-        """Put the damaged record aside, and its backup with all that it still gives in its place."""
-        log.error("the record is brought back: %s", damage)
-        pending = {path for row in self._rows for path in (row.image_path, row.map_path) if path}
-        name = datetime.now(UTC).strftime("replaced-%Y%m%dT%H%M%S.%fZ")
-        done = recover(
-            self._database_path,
-            self._backup_folder,
-            self._archive,
-            self._database_path.with_name(name),
-            read_from=self._last_view,
-            pending=pending,
-            between_steps=self._amid_recovery,
-        )
-        self._recoveries += 1
-        origin = f"from {done.backup.name}" if done.backup else "without a backup, as there is none"
-        kept = f"{done.taken['part']} newer parts were read from the damaged file, kept in {done.aside}"
-        self._on_recovered(f"{damage}; brought back {origin}; {kept}")
+    def _pending_pictures(self) -> set[str]:
+        return set().union(*(row.files for row in self._rows))
 
     def _amid_recovery(self) -> None:
         self.beat()
@@ -291,8 +235,7 @@ class RecordingStage(Stage):
 
     def _resume(self) -> None:
         """What the record says of the line so far; pictures that no row names go."""
-        assert self._record is not None
-        database, writer = self._record
+        database, writer = self._record.open()
         now_ns = time.time_ns()
         with record_errors(self._database_path), database.connect() as connection:
             known = set() if database.loss else read_known_files(connection)  # lost rows had pictures
@@ -352,11 +295,11 @@ class RecordingStage(Stage):
 
     def _do(self, chore: _Chore) -> None:
         try:
-            chore.answer.set_result(chore.call(self._open()))
+            chore.answer.set_result(chore.call(self._record.open().writer))
         except Exception as error:  # noqa: BLE001 - whoever asked gets it; parts are recorded all the same
             chore.answer.set_exception(error)
             if isinstance(error, RecordDamaged) and not isinstance(error, RecordContradicted):
-                self._put_down(error)
+                self._record.put_down(error)
                 self._until_done(lambda writer: None)
 
     def _back_up(self, writer: Writer, target: Path) -> None:
@@ -381,13 +324,13 @@ class RecordingStage(Stage):
         while True:
             self.beat()
             try:
-                write(self._open())
+                write(self._record.open().writer)
             except RecordContradicted:
                 raise  # repeating it would never help: the stage fails, the line stops and says why
             except RecordDamaged as error:
-                if self._copying or self._recoveries >= _MAX_RECOVERIES:
+                if self._copying or self._record.is_given_up:
                     raise
-                self._put_down(error)
+                self._record.put_down(error)
             except RecordError as error:
                 if isinstance(error, DiskFull) and self._keeper.give_room_to_rows():
                     log.error("pictures are shed from now on: %s", error)
@@ -403,20 +346,6 @@ class RecordingStage(Stage):
                 else:
                     self._say("fault", "disk full: pictures are shed, rows are kept; free some space")
                 return True
-
-    def _put_down(self, damage: RecordDamaged) -> None:
-        """The record can be used no more as it is: it is brought back before it is opened again.
-
-        Its connection may still see what the file does not show any more: pages that it holds, or the whole
-        of a file that was removed.
-        """
-        self._damage = damage
-        if self._record:
-            try:
-                back_up(self._record.writer, self._last_view, self._amid_recovery)
-            except RecordError as error:
-                log.error("the damaged record is read from its file: %s", error)
-        self._close()
 
     def _say(self, state: str, text: str) -> None:
         if (state, text) != self._said:
