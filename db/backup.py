@@ -1,12 +1,9 @@
-"""Copy the record while it is being written, and put a copy back in its place.
+"""Copy the record while it is being written; check, keep and count the copies. `db.restore` puts them back.
 
 The copy is made by the writing connection itself: a backup by another connection starts again from the
 beginning at every commit, and never ends under load. Between steps the writer goes on committing; what it
 commits meanwhile is part of the copy. It is made beside the record and only then taken to the folder of
 backups, so that a slow or lost network drive there never holds up the writer.
-
-Nothing a restore replaces is lost: old database, and pictures whose rows the backup does not hold, are moved
-aside.
 """
 
 import errno
@@ -15,23 +12,16 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import create_engine, func, select
-
-from db.archive import Archive, sync_folder
-from db.chain import read_faults
-from db.errors import RecordDamaged, RecordMissing, record_errors
-from db.models import Part
-from db.queries import read_known_files
-from db.session import REVISION, open_database, read_revision, refuse_newer, sqlite_connection
-from db.writer import Writer, lock_for_writing
+from db.archive import sync_folder
+from db.errors import record_errors
+from db.session import refuse_damaged, sqlite_connection
+from db.writer import Writer
 
 _PAGES_PER_STEP = 256  # 1 MiB: a few milliseconds
 _CHUNK_BYTES = 1 << 20
 _STEPS_BETWEEN_LOOKS = 100_000  # of SQLite's virtual machine: milliseconds
-_DATABASE_FILES = ("", "-wal", "-shm")
 
 
 def back_up(writer: Writer, target: Path, between_steps: Callable[[], None] = lambda: None) -> None:
@@ -82,16 +72,14 @@ def check_pages(path: Path, between_steps: Callable[[], None] = lambda: None) ->
             ended.append(error)
         return bool(ended)
 
-    with record_errors(path), closing(sqlite3.connect(_unchanging(path), uri=True)) as copy:
+    with record_errors(path), closing(sqlite3.connect(unchanging(path), uri=True)) as copy:
         copy.set_progress_handler(look, _STEPS_BETWEEN_LOOKS)
         try:
-            (found,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+            refuse_damaged(path, copy)
         except sqlite3.OperationalError:
             if ended:
                 raise ended[0] from None
             raise
-    if found != "ok":
-        raise RecordDamaged(f"{path}: the copy is damaged ({' '.join(found.split())}); take an older one")
 
 
 def file_away(
@@ -117,7 +105,7 @@ def file_away(
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            _copy(copy, target, between_steps)
+            copy_whole(copy, target, between_steps)
             copy.unlink()
         sync_folder(folder)
         for old in backups(folder)[:-kept]:
@@ -130,101 +118,12 @@ def backups(folder: Path) -> list[Path]:
     return sorted(folder.glob("station-[0-9]*T[0-9]*Z.db"))
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What a restore did.
-
-    Attributes:
-        parts: rows in the record now.
-        newest_unix_ns: when the last of them was triggered; None when there is none.
-        aside: folder of what was replaced; None where there was nothing.
-        pictures: how many pictures and maps went there.
-    """
-
-    parts: int
-    newest_unix_ns: int | None
-    aside: Path | None
-    pictures: int
-
-
-def restore(backup: Path, database_path: Path, archive: Archive, aside: Path) -> Restored:
-    """Put a backup in the record's place. The high-water mark stays, so that the next start says which
-    rows were acknowledged once and are not in it.
-
-    Args:
-        backup: checked before anything is touched: pages, version, both chains; it stays where it is.
-        database_path: of the record; its folder is created.
-        archive: its pictures; those no row of the backup names are moved aside.
-        aside: a folder that does not exist yet, on the record's disk.
-
-    Raises:
-        RecordLocked: the station is running.
-        RecordMissing, RecordDamaged, RecordNewer: not a backup that can be used; nothing was changed.
-        DiskFull, RecordReadOnly: nothing was changed.
-    """
-    if not backup.is_file():
-        raise RecordMissing(f"{backup}: no backup here; name one of the files in the folder of backups")
-    with record_errors(database_path):
-        database_path.parent.mkdir(parents=True, exist_ok=True)
-        lock_fd = lock_for_writing(database_path)
-        temporary = database_path.with_name(database_path.name + ".restoring")
-        try:
-            with record_errors(backup):
-                check_pages(backup)
-            _copy(backup, temporary, lambda: None)
-            known, parts, newest_unix_ns = _read_copy(temporary, backup)
-            replaced = [database_path.with_name(database_path.name + suffix) for suffix in _DATABASE_FILES]
-            replaced = [path for path in replaced if path.exists()]
-            unknown = [
-                path
-                for hour in archive.hours()
-                for path in hour.iterdir()
-                if path.relative_to(archive.root).as_posix() not in known
-            ]
-            if replaced or unknown:
-                aside.mkdir(parents=True)
-            for path in replaced:
-                path.rename(aside / path.name)
-            temporary.rename(database_path)
-            sync_folder(database_path.parent)
-            for path in unknown:
-                moved = aside / archive.root.name / path.relative_to(archive.root)
-                moved.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(moved)
-        finally:
-            temporary.unlink(missing_ok=True)
-            os.close(lock_fd)
-    return Restored(parts, newest_unix_ns, aside if replaced or unknown else None, len(unknown))
-
-
-def _read_copy(copy: Path, backup: Path) -> tuple[set[str], int, int | None]:
-    """Every picture that a row names, how many parts there are, and when the last was triggered. A copy that
-    an older version wrote is upgraded."""
-    with record_errors(backup), closing(sqlite3.connect(_unchanging(copy), uri=True)) as raw:
-        revision = read_revision(raw)
-        if not revision:
-            raise RecordDamaged(f"{backup}: a database, but no record of a station; take another file")
-        refuse_newer(backup, revision)
-    if revision != REVISION:
-        open_database(copy).close()
-    engine = create_engine(f"sqlite:///{_unchanging(copy)}&uri=true")
-    try:
-        with record_errors(backup), engine.connect() as connection:
-            if faults := read_faults(connection):
-                raise RecordDamaged(f"{backup}: {faults[0]}; take an older backup")
-            statement = select(func.count(), func.max(Part.triggered_unix_ns))
-            parts, newest_unix_ns = connection.execute(statement).one()
-            return read_known_files(connection), parts, newest_unix_ns
-    finally:
-        engine.dispose()
-
-
-def _unchanging(path: Path) -> str:
+def unchanging(path: Path) -> str:
     """A file that nobody writes to, as SQLite opens it without leaving anything beside it."""
     return f"{path.absolute().as_uri()}?mode=ro&immutable=1"
 
 
-def _copy(source: Path, target: Path, between_steps: Callable[[], None]) -> None:
+def copy_whole(source: Path, target: Path, between_steps: Callable[[], None]) -> None:
     """A copy that appears whole or not at all, and is on the disk."""
     temporary = target.with_name(target.name + ".tmp")
     try:

@@ -6,7 +6,8 @@ RecordError
 |-- RecordLocked    another process is writing
 |-- RecordNewer     written by a newer version of this program
 |-- RecordOlder     not upgraded yet, and opened for reading only
-|-- RecordDamaged   not a database, corrupt, or a row that contradicts an earlier one
+|-- RecordDamaged   not a database, or corrupt
+|   `-- RecordContradicted  a row contradicts an earlier one; the database is in order
 `-- DiskFull        no space left; nothing was half-written
 """
 
@@ -45,7 +46,11 @@ class RecordOlder(RecordError):
 
 
 class RecordDamaged(RecordError):
-    """The file is not a database, is corrupt, or contradicts itself."""
+    """The file is not a database, is corrupt, or is gone."""
+
+
+class RecordContradicted(RecordDamaged):
+    """A row contradicts an earlier one, and was refused; the database is in order."""
 
 
 class DiskFull(RecordError):
@@ -95,7 +100,7 @@ def _from_sqlite(path: Path, error: sqlite3.Error) -> RecordError:
             advice = "move it away, or restore the last backup there"
             kind, text = RecordDamaged, f"not a usable database ({error}); {advice}"
         case sqlite3.SQLITE_CONSTRAINT:
-            kind, text = RecordDamaged, f"rows that contradict the record were refused whole ({error})"
+            kind, text = RecordContradicted, f"rows that contradict the record were refused whole ({error})"
         case _:
             kind, text = RecordError, f"{error}; check the disk and the permissions of {path.parent}"
     return kind(f"{path}: {text}")

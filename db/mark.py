@@ -1,7 +1,8 @@
 """The high-water mark: the last acknowledged rows, kept outside the database.
 
 A lost `-wal` file, or a backup put in place of the database, leaves a file that SQLite finds in perfect order
-with its newest rows gone. The mark beside it remembers the id and hash of the last part and event; it is
+with its newest rows gone. The mark beside it remembers the id and hash of the last part and event, and the
+highest part number, which no later part gets even if its row is gone; it is
 written and fsynced after each commit and before its acknowledgement, so it is never ahead of a healthy
 database.
 """
@@ -9,10 +10,11 @@ database.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from db.chain import CHAINED, Head, floor, head
+from db.chain import CHAINED, ChainedTable, Head, floor, head
 
 _SIZE = 256  # one padded line, inside one disk sector: overwritten in place, whole or not at all
 
@@ -33,9 +35,10 @@ class Mark:
         """
         self._fd = os.open(mark_path(database_path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-    def write(self, heads: dict[str, Head]) -> None:
-        """Remember these heads; returns once they are on the disk."""
-        line = json.dumps({name: [at.row_id, at.hash.hex()] for name, at in heads.items()})
+    def write(self, heads: dict[ChainedTable, Head], last_part_seq: int) -> None:
+        """Remember these heads and this part number; returns once they are on the disk."""
+        told: dict[str, Any] = {name: [at.row_id, at.hash.hex()] for name, at in heads.items()}
+        line = json.dumps(told | {"part_seq": last_part_seq})
         os.pwrite(self._fd, line.ljust(_SIZE - 1).encode() + b"\n", 0)
         os.fsync(self._fd)
 
@@ -55,15 +58,14 @@ def check_mark(database_path: Path, connection: Connection) -> str:
             )
         return ""
     try:
-        marks = {
-            table: Head(row_id, bytes.fromhex(digest)) for table, (row_id, digest) in _load(path).items()
-        }
-    except (ValueError, TypeError):
+        loaded = _load(path)
+        marks = {table: Head(loaded[table][0], bytes.fromhex(loaded[table][1])) for table in CHAINED}
+    except (ValueError, TypeError, LookupError):
         return (
             f"{path}: the high-water mark is unreadable; whether the newest rows are complete cannot be told"
         )
     for table in CHAINED:
-        mark = marks.get(table, Head(0, b""))
+        mark = marks[table]
         if mark.row_id > heads[table].row_id:
             return (
                 f"{database_path}: {table} rows {heads[table].row_id + 1} to {mark.row_id} were acknowledged "
@@ -78,7 +80,16 @@ def check_mark(database_path: Path, connection: Connection) -> str:
     return ""
 
 
-def _load(path: Path) -> dict[str, tuple[int, str]]:
+def read_last_part_seq(database_path: Path) -> int:
+    """The highest part number that the mark knows of; 0 when it cannot be read."""
+    try:
+        loaded = _load(mark_path(database_path))
+        return int(loaded.get("part_seq") or loaded["part"][0])  # an earlier version's: as many rows at least
+    except (OSError, ValueError, TypeError, LookupError):
+        return 0
+
+
+def _load(path: Path) -> dict[str, Any]:
     loaded = json.loads(path.read_text(encoding="ascii"))
     if not isinstance(loaded, dict):
         raise TypeError("not an object")

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 from db.chain import canonical_json
-from db.errors import RecordMissing, RecordNewer, RecordOlder, record_errors
-from db.mark import check_mark
+from db.errors import RecordDamaged, RecordMissing, RecordNewer, RecordOlder, record_errors
+from db.mark import check_mark, mark_path
 
 REVISION = "0002"  # the newest migration; `tests/db/test_session.py` holds it to the files
 BUSY_TIMEOUT_S = 10.0
@@ -61,13 +61,17 @@ def open_database(path: Path) -> Database:
     Safe when several programs start at once: one migrates, the others wait.
 
     Raises:
-        RecordReadOnly, RecordLocked, RecordNewer, RecordDamaged, DiskFull: see `db.errors`.
+        RecordDamaged: SQLite does not find every page in order, or the database is gone and its mark is not.
+        RecordReadOnly, RecordLocked, RecordNewer, DiskFull: see `db.errors`.
     """
     path = path.absolute()
+    if not path.exists() and mark_path(path).exists():
+        raise RecordDamaged(f"{path}: the database is gone; restore the last backup, or remove its .mark too")
     with record_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
             _use_wal(connection)
+            refuse_damaged(path, connection)
             revision = read_revision(connection)
         refuse_newer(path, revision)
         engine = _writing_engine(path)
@@ -120,6 +124,17 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > deadline:
                 raise
             sleep(0.01)
+
+
+def refuse_damaged(path: Path, connection: sqlite3.Connection) -> None:
+    """A database is not used when SQLite does not find every page of it in order. 100 MB take half a second.
+
+    Raises:
+        RecordDamaged: it does not.
+    """
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise RecordDamaged(f"{path}: damaged ({' '.join(found.split())}); restore the last backup there")
 
 
 def read_revision(connection: sqlite3.Connection) -> str:

@@ -20,8 +20,8 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from db.chain import ChainedTable, Head, canonical_json, head, link_row
-from db.errors import RecordDamaged, RecordError, RecordLocked, record_errors
-from db.mark import Mark
+from db.errors import RecordContradicted, RecordDamaged, RecordError, RecordLocked, record_errors
+from db.mark import Mark, read_last_part_seq
 from db.models import Base, EventKind, Hourly, Part, Run
 from db.session import Database, sqlite_connection
 
@@ -103,6 +103,12 @@ class PartRow:
                 if value is not None and not math.isfinite(value):
                     raise ValueError(f"part {self.uid}: {name} must be finite (got {value})")
 
+    @property
+    def files(self) -> set[str]:
+        """Every picture and map that the row names, its own and its views'."""
+        named = (getattr(seen, name) for seen in (self, *self.views) for name in ("image_path", "map_path"))
+        return {path for path in named if path}
+
     def values(self) -> dict[str, Any]:
         """The row as it is stored: plain types, equal to what the database gives back."""
         row = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -156,6 +162,10 @@ class Writer:
             self._lock_fd = lock_for_writing(self.path)
             try:
                 self._connection = database.engine.connect()
+                with self._connection.begin():
+                    recorded = self._connection.execute(select(func.max(Part.part_seq))).scalar() or 0
+                self._last_part_seq = max(recorded, read_last_part_seq(self.path))
+                self._opened = self.path.stat()
                 self._mark = Mark(self.path)
             except BaseException:
                 os.close(self._lock_fd)
@@ -173,7 +183,8 @@ class Writer:
 
         Raises:
             DiskFull: nothing was written; free some space and repeat the call.
-            RecordDamaged: a uid is already recorded with other content.
+            RecordContradicted: a uid is already recorded with other content.
+            RecordDamaged: the database can be used no more; nothing was written.
             RecordError: nothing was written.
         """
         with record_errors(self.path):
@@ -181,7 +192,9 @@ class Writer:
                 part_head, new_parts = self._append("part", [row.values() for row in parts])
                 event_head, _ = self._append("event", [row.values() for row in events])
                 self._count_hourly(new_parts)
-            self._mark.write({"part": part_head, "event": event_head})
+            self._refuse_replaced()
+            self._last_part_seq = max(self._last_part_seq, *(row.part_seq for row in parts), 0)
+            self._mark.write({"part": part_head, "event": event_head}, self._last_part_seq)
 
     def start_run(
         self,
@@ -208,9 +221,8 @@ class Writer:
             )
 
     def last_part_seq(self) -> int:
-        """The highest part number ever recorded; 0 when there is none."""
-        with record_errors(self.path), self._connection.begin():
-            return self._connection.execute(select(func.max(Part.part_seq))).scalar() or 0
+        """The highest part number ever recorded, also in rows that are gone; 0 when there is none."""
+        return self._last_part_seq
 
     @property
     def connection(self) -> Connection:
@@ -230,6 +242,15 @@ class Writer:
                 self._connection.close()
                 self._mark.close()
                 os.close(self._lock_fd)
+
+    def _refuse_replaced(self) -> None:
+        """SQLite goes on writing to a file that was moved or removed: whatever it holds, it is not kept."""
+        try:
+            in_place = os.path.samestat(self._opened, self.path.stat())
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            raise RecordDamaged(f"{self.path}: moved, removed or replaced while the station wrote to it")
 
     def _append(self, table: ChainedTable, rows: list[dict[str, Any]]) -> tuple[Head, list[dict[str, Any]]]:
         """Chain and insert the rows that are not there yet; the new head, and the rows that were new."""
@@ -257,7 +278,7 @@ class Writer:
             if earlier is row:
                 new.append(row)
             elif canonical_json(dict(earlier)) != canonical_json(row):
-                raise RecordDamaged(
+                raise RecordContradicted(
                     f"{self.path}: {table} {row['uid']} is already recorded with other content; "
                     "a uid must be made once, at the trigger"
                 )
@@ -296,14 +317,18 @@ def _real(value: float) -> float:
     return float(value) + 0.0
 
 
+def lock_path(database_path: Path) -> Path:
+    """Where the lock of a database lies."""
+    return database_path.with_name(database_path.name + ".lock")
+
+
 def lock_for_writing(database_path: Path) -> int:
     """Keep every other program from writing until the descriptor returned is closed.
 
     Raises:
         RecordLocked: another one does.
     """
-    path = database_path.with_name(database_path.name + ".lock")
-    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock_fd = os.open(lock_path(database_path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -44,6 +44,7 @@ from station.worker_wire import Model
 log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 30.0
+_RECORD_OPEN_S = 240.0  # it may have to be brought back first; systemd waits for 300 s
 _RECORD_STOP_S = 10.0
 _MAY_CHANGE_MODEL = (EngineState.READY, EngineState.RUNNING, EngineState.PAUSED)
 
@@ -101,6 +102,7 @@ class Engine:
         self.recording = RecordingStage(
             database_path=config.database_path,
             images_dir=config.images_dir,
+            backup_folder=config.backup_folder,
             run_id=self.run_id,
             line=config.line,
             shifts=config.shifts,
@@ -108,6 +110,7 @@ class Engine:
             on_recorded=self._recorded,
             on_record=self.device("record", "free disk space or repair the disk; parts are still judged"),
             on_loss=self._record_lost,
+            on_recovered=self._record_recovered,
             on_failure=self.stage_failed,
         )
         self.publishing = PublishingStage(
@@ -155,7 +158,7 @@ class Engine:
         try:
             self._start_stage(self.upkeep.supervision)
             self._start_stage(self.recording)
-            self._wait_opened(self.recording)
+            self._wait_opened(self.recording, _RECORD_OPEN_S)
             self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
             self.health.resume(self.recording.shift_counts, self.recording.trend)
             self._start_stage(self.publishing)
@@ -187,9 +190,12 @@ class Engine:
         self._started.append(stage)
 
     @staticmethod
-    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage) -> None:
-        if not stage.opened.wait(_OPEN_TIMEOUT_S):
-            raise StartError(f"{stage.name} did not open within {_OPEN_TIMEOUT_S:g} s; see the log")
+    def _wait_opened(
+        stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage,
+        timeout_s: float = _OPEN_TIMEOUT_S,
+    ) -> None:
+        if not stage.opened.wait(timeout_s):
+            raise StartError(f"{stage.name} did not open within {timeout_s:g} s; see the log")
         error = stage.open_error or stage.error
         if error is not None:
             raise StartError(str(error)) from error
@@ -389,6 +395,10 @@ class Engine:
         self.health.alarm(
             "record-loss", "high", f"THE RECORD HAS LOST ROWS: {loss}", "keep the disk; see the log"
         )
+
+    def _record_recovered(self, what: str) -> None:
+        action = "the line runs; look after the disk, and keep the folder with the damaged file"
+        self.health.alarm("record-damaged", "high", f"THE RECORD WAS DAMAGED: {what}", action)
 
     def device(self, name: str, action: str) -> Callable[[str, str], None]:
         """Where a device's state (ok, warn or fault) and a text are told; a fault's alarm says what to do."""

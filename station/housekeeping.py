@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from db.archive import Archive
 from db.backup import backups, check_pages, file_away
-from db.errors import RecordError
+from db.errors import RecordDamaged, RecordError
 from db.retention import ImageRetention, expire_images
 from station.config import StationConfig
 from station.recording import RecordingStage
@@ -118,7 +118,11 @@ class HousekeepingStage(Stage):
         try:
             self._check_space()
             self._wait(self._recording.back_up(copy))
-            check_pages(copy, self._go_on)
+            try:
+                check_pages(copy, self._go_on)
+            except RecordDamaged:
+                self._wait(self._recording.check())  # if the record itself is damaged, it is brought back
+                raise
             name = datetime.now(UTC).strftime("station-%Y%m%dT%H%M%SZ.db")
             kept = file_away(copy, self._backup_folder, name, self._config.backups_kept, self._go_on)
         finally:

@@ -19,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _restore(arguments: argparse.Namespace) -> int:
     from db.archive import Archive
-    from db.backup import restore
+    from db.restore import restore
     from station.config import load_config
 
     config = load_config(arguments.config)

@@ -1,6 +1,7 @@
 """The recording stage: sole writer of database and files. Verdicts and outputs never wait for it.
 
-A commit that fails is repeated until it succeeds; parts count as recorded only then.
+A commit that fails is repeated until it succeeds; parts count as recorded only then. One that finds the
+record damaged brings it back first (`station.lasting_record`).
 """
 
 import logging
@@ -10,18 +11,20 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from db.archive import Archive
 from db.backup import back_up
 from db.chain import ChainedTable
-from db.errors import DiskFull, RecordDamaged, RecordError, disk_full
+from db.errors import DiskFull, RecordContradicted, RecordDamaged, RecordError, disk_full, record_errors
 from db.queries import read_counts, read_known_files, shift_counts, yield_trend
 from db.retention import expire_rows
-from db.session import Database, open_database
+from db.session import refuse_damaged, sqlite_connection
 from db.writer import EventRow, PartRow, Writer
 from station.keeping import KeptPart, PartKeeper
+from station.lasting_record import LastingRecord
 from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
 from station.stage import LONGEST_WAIT_S, Stage
@@ -33,7 +36,6 @@ _MAX_BATCH = 200
 _RETRY_S = 1.0
 _EXPIRED_AT_ONCE = 1000  # rows; parts wait for the disk meanwhile
 _TREND_S, _TREND_BUCKET_S = 7200, 60
-
 
 _RunCall = Callable[[Writer], None]
 
@@ -56,6 +58,7 @@ class RecordingStage(Stage):
         *,
         database_path: Path,
         images_dir: Path,
+        backup_folder: Path,
         run_id: str,
         line: LineSection,
         shifts: Sequence[ShiftConfig],
@@ -63,6 +66,7 @@ class RecordingStage(Stage):
         on_recorded: Callable[[PartRow], None],
         on_record: Callable[[str, str], None],
         on_loss: Callable[[str], None],
+        on_recovered: Callable[[str], None],
         on_failure: Callable[[Stage], None],
     ) -> None:
         """Set up; `start()` opens the record in this stage's thread.
@@ -70,6 +74,7 @@ class RecordingStage(Stage):
         Args:
             database_path: SQLite file.
             images_dir: archive's root.
+            backup_folder: where a damaged record's backups are.
             run_id: of this run; part of every uid.
             line: recipe, lot and user for the rows.
             shifts: the plant's.
@@ -77,10 +82,10 @@ class RecordingStage(Stage):
             on_recorded: told of every row once it is on the disk.
             on_record: told the record's state (ok, warn or fault) and a text when they change.
             on_loss: told, at opening, of rows that were acknowledged once and are gone.
+            on_recovered: told that the record was damaged, and what is in its place.
             on_failure: told when this stage dies.
         """
         super().__init__("recording", on_failure)
-        self._on_loss = on_loss
         self._database_path = database_path
         self._archive = Archive(images_dir)
         self._keeper = PartKeeper(
@@ -97,6 +102,18 @@ class RecordingStage(Stage):
         self._on_recorded = on_recorded
         self._on_record = on_record
         self._queue: queue.SimpleQueue[KeptPart | EventRow | _RunCall | _Chore | None] = queue.SimpleQueue()
+        self._record = LastingRecord(
+            database_path,
+            self._archive,
+            backup_folder,
+            pending=self._pending_pictures,
+            between_steps=self._amid_recovery,
+            on_loss=on_loss,
+            on_recovered=on_recovered,
+        )
+        self._copying = False
+        self._rows: list[PartRow] = []  # gathered, and not committed yet
+        self._events: list[EventRow] = []
         self._said = ("", "")
         self._give_up_s = float("inf")
         self.opened = threading.Event()
@@ -138,8 +155,12 @@ class RecordingStage(Stage):
 
     def back_up(self, target: Path) -> "Future[None]":
         """Copy the record to `target`, which lies on its disk. Never blocks; parts are recorded meanwhile."""
+        return self._between_commits(lambda writer: self._back_up(writer, target))
+
+    def check(self) -> "Future[None]":
+        """Look whether every page of the record is in order; if not, it is brought back. Never blocks."""
         return self._between_commits(
-            lambda writer: back_up(writer, target, lambda: self._amid_backup(writer))
+            lambda writer: refuse_damaged(writer.path, sqlite_connection(writer.connection))
         )
 
     def expire_rows(self, table: ChainedTable, before_unix_ns: int) -> "Future[int]":
@@ -156,16 +177,17 @@ class RecordingStage(Stage):
     def run_started(self, station: str, version: str, config_sha256: str, model_id: str) -> None:
         """Record the start of this run; call it before its first part."""
         now_ns = time.time_ns()
-        self._queue.put(
-            lambda writer: writer.start_run(
-                self._run_id,
-                station=station,
-                version=version,
-                config_sha256=config_sha256,
-                model_id=model_id,
-                started_unix_ns=now_ns,
-            )
+        start = partial(
+            Writer.start_run,
+            run_id=self._run_id,
+            station=station,
+            version=version,
+            config_sha256=config_sha256,
+            model_id=model_id,
+            started_unix_ns=now_ns,
         )
+        self._record.run = start
+        self._queue.put(start)
 
     def run_stopped(self, reason: str) -> None:
         """Record the end of this run; call it after its last part."""
@@ -185,53 +207,49 @@ class RecordingStage(Stage):
     def work(self) -> None:
         """Open, write until stopped, close."""
         try:
-            database, writer = self._open()
+            try:
+                self._resume()
+            except RecordDamaged as error:
+                self._record.put_down(error)
+                self._resume()
         except RecordError as error:
             self.open_error = error
+            self._record.close()
             return
         finally:
             self.opened.set()
         try:
             self._say("ok", "recording")
-            if database.loss:
-                self._on_loss(database.loss)
-            while self._write_batch(writer):
+            while self._write_batch():
                 pass
         finally:
-            try:
-                writer.close()
-            except RecordError as error:
-                log.error("the record did not close cleanly: %s", error)
-            database.close()
+            self._record.close()
 
-    def _open(self) -> tuple[Database, Writer]:
-        database = open_database(self._database_path)
-        try:
-            writer = Writer(database)
-        except RecordError:
-            database.close()
-            raise
-        try:
-            now_ns = time.time_ns()
-            with database.connect() as connection:
-                known = set() if database.loss else read_known_files(connection)  # lost rows had pictures
-                removed = self._archive.sweep(known)
-                self.shift_counts = read_counts(connection, shift_counts(shift_at(self._shifts, now_ns).key))
-                trend = yield_trend(now_ns - _TREND_S * 10**9, now_ns, _TREND_BUCKET_S)
-                self.trend = [tuple(row) for row in connection.execute(trend)]  # type: ignore[misc]
-            if removed:
-                log.info("removed %d picture files that no row names", removed)
-            self.last_part_seq = writer.last_part_seq()
-        except RecordError:
-            writer.close()
-            database.close()
-            raise
-        return database, writer
+    def _pending_pictures(self) -> set[str]:
+        return set().union(*(row.files for row in self._rows))
 
-    def _write_batch(self, writer: Writer) -> bool:
+    def _amid_recovery(self) -> None:
+        self.beat()
+        if time.monotonic() > self._give_up_s:
+            raise RecordError(f"{self._database_path}: not brought back, the station stops")
+
+    def _resume(self) -> None:
+        """What the record says of the line so far; pictures that no row names go."""
+        database, writer = self._record.open()
+        now_ns = time.time_ns()
+        with record_errors(self._database_path), database.connect() as connection:
+            known = set() if database.loss else read_known_files(connection)  # lost rows had pictures
+            removed = self._archive.sweep(known)
+            self.shift_counts = read_counts(connection, shift_counts(shift_at(self._shifts, now_ns).key))
+            trend = yield_trend(now_ns - _TREND_S * 10**9, now_ns, _TREND_BUCKET_S)
+            self.trend = [tuple(row) for row in connection.execute(trend)]  # type: ignore[misc]
+        if removed:
+            log.info("removed %d picture files that no row names", removed)
+        self.last_part_seq = writer.last_part_seq()
+
+    def _write_batch(self) -> bool:
         """Gather what comes within the linger time and commit it; False after the last batch."""
         parts: list[KeptPart] = []
-        events: list[EventRow] = []
         call: _RunCall | _Chore | None = None
         more = True
         linger_until_s: float | None = None
@@ -249,48 +267,70 @@ class RecordingStage(Stage):
                 case KeptPart():
                     parts.append(item)
                 case EventRow():
-                    events.append(item)
+                    self._events.append(item)
                 case _:
                     call = item  # a run starts before its parts and ends behind them: its own batch
-        rows = [self._keeper.store(part) for part in parts]
-        if rows or events:
-            if self._until_done(lambda: writer.commit(rows, events)):
-                for row in rows:
-                    self._on_recorded(row)
-            else:
-                self.unrecorded += len(rows)
+        self._rows += [self._keeper.store(part) for part in parts]
+        try:
+            self._commit()
+        except RecordDamaged:  # amid a backup: whoever called it brings the record back
+            for item in (call, None)[call is None : 2 - more]:
+                self._queue.put(item)
+            raise
         if isinstance(call, _Chore):
-            self._do(call, writer)
+            self._do(call)
         elif call is not None:
-            run_call = call
-            self._until_done(lambda: run_call(writer))
+            self._until_done(call)
         return more
 
-    @staticmethod
-    def _do(chore: _Chore, writer: Writer) -> None:
+    def _commit(self) -> None:
+        if not self._rows and not self._events:
+            return
+        if self._until_done(lambda writer: writer.commit(self._rows, self._events)):
+            for row in self._rows:
+                self._on_recorded(row)
+        else:
+            self.unrecorded += len(self._rows)
+        self._rows, self._events = [], []
+
+    def _do(self, chore: _Chore) -> None:
         try:
-            chore.answer.set_result(chore.call(writer))
+            chore.answer.set_result(chore.call(self._record.open().writer))
         except Exception as error:  # noqa: BLE001 - whoever asked gets it; parts are recorded all the same
             chore.answer.set_exception(error)
+            if isinstance(error, RecordDamaged) and not isinstance(error, RecordContradicted):
+                self._record.put_down(error)
+                self._until_done(lambda writer: None)
 
-    def _amid_backup(self, writer: Writer) -> None:
+    def _back_up(self, writer: Writer, target: Path) -> None:
+        self._copying = True
+        try:
+            back_up(writer, target, self._amid_backup)
+        finally:
+            self._copying = False
+
+    def _amid_backup(self) -> None:
         """Commit what has come in meanwhile; no backup is worth a row, or a late stop."""
         self.beat()
-        if not self._queue.empty() and not self._write_batch(writer):
+        if not self._queue.empty() and not self._write_batch():
             self._queue.put(None)  # for who called the backup
         if self._give_up_s < float("inf"):
             raise RecordError(f"{self._database_path}: no backup, the station stops")
         if not self._keeper.has_room():
             raise disk_full(self._database_path)
 
-    def _until_done(self, write: Callable[[], None]) -> bool:
+    def _until_done(self, write: Callable[[Writer], None]) -> bool:
         """Repeat a write until it succeeds, or until the stop's time is over: then False."""
         while True:
             self.beat()
             try:
-                write()
-            except RecordDamaged:
+                write(self._record.open().writer)
+            except RecordContradicted:
                 raise  # repeating it would never help: the stage fails, the line stops and says why
+            except RecordDamaged as error:
+                if self._copying or self._record.is_given_up:
+                    raise
+                self._record.put_down(error)
             except RecordError as error:
                 if isinstance(error, DiskFull) and self._keeper.give_room_to_rows():
                     log.error("pictures are shed from now on: %s", error)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from db.archive import Archive
-from db.backup import back_up, backups, check_pages, file_away, restore
+from db.backup import back_up, backups, check_pages, file_away
 from db.chain import verify
 from db.errors import RecordDamaged, RecordError, RecordLocked, RecordMissing, RecordNewer
+from db.restore import restore
 from db.session import Database, open_database
 from db.writer import PartRow, Writer
 

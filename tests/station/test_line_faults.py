@@ -143,7 +143,7 @@ def test_a_gate_that_does_not_move_holds_the_line(tmp_path: Path, no_leaks: None
     assert_whole(account, engine, account.triggered)
 
 
-@pytest.mark.parametrize("what", ["model", "camera", "record", "ports", "gate"])
+@pytest.mark.parametrize("what", ["model", "camera", "ports", "gate"])
 def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
     tmp_path: Path, no_leaks: None, what: str
 ) -> None:
@@ -162,10 +162,6 @@ def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
         gate = {"driver": "modbus", "host": "127.0.0.1", "port": 9, "timeout_ms": 200.0}
         config = line_config(tmp_path / "data", outputs={"reject_gate": gate})
         expected = "Modbus 127.0.0.1:9 unit 1: no connection within 200 ms"
-    elif what == "record":
-        (tmp_path / "data").mkdir()
-        config.database_path.write_bytes(b"this is no database" * 100)
-        expected = "station.db"
     else:
         same_port = line_config(tmp_path / "other", publishing={"port": config.publishing.port})
         other = Engine(same_port, cameras=[ScriptedCamera([PASS])], command=STAND_IN)

@@ -1,0 +1,141 @@
+"""Take over what a damaged record still gives.
+
+The hash chain says which of its rows are as they were written: each whose link fits the row before. Behind a
+backup's last row they continue its chain, and get the numbers and hashes that they had.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from db.chain import CHAINED, GENESIS, ChainedTable, Head, hashed_columns, head, link
+from db.errors import RecordContradicted
+from db.models import EventKind
+from db.writer import EventRow, PartRow, ViewRow, Writer
+
+_ROWS_AT_ONCE = 500
+_RUN_COLUMNS = ("station", "version", "config_sha256", "model_id", "started_unix_ns")
+
+
+def take_over(
+    damaged: Path, writer: Writer, between_steps: Callable[[], None] = lambda: None
+) -> dict[ChainedTable, int]:
+    """Append the sound rows of a damaged record that another one lacks; how many, by table.
+
+    Args:
+        damaged: nobody writes to it; nothing in it is changed.
+        writer: of a backup of it, or of an empty record.
+        between_steps: called every few hundred rows.
+
+    Raises:
+        RecordError: of the writer.
+    """
+    taken: dict[ChainedTable, int] = dict.fromkeys(CHAINED, 0)
+    if not damaged.exists():
+        return taken
+    with closing(sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)) as source:
+        source.text_factory = lambda data: data.decode(errors="surrogateescape")
+        for run in _readable(source, "SELECT * FROM run"):
+            with suppress(RecordContradicted):
+                writer.start_run(run["run_id"], **{name: run[name] for name in _RUN_COLUMNS})
+        for table in CHAINED:
+            rows = _sound_rows(source, table, _since(source, table, writer))
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                _write(writer, table, batch)
+                taken[table] += len(batch)
+                between_steps()
+    return taken
+
+
+def _since(source: sqlite3.Connection, table: ChainedTable, writer: Writer) -> Head:
+    """The row behind which the damaged record may hold what the writer's lacks."""
+    with writer.connection.begin():
+        last = head(writer.connection, table)
+    if last.row_id:
+        question = f"SELECT hash FROM {table} WHERE id = {last.row_id}"
+        if [row["hash"] for row in _readable(source, question)] in ([], [last.hash]):
+            return last
+    floors = list(_readable(source, f"SELECT floor_id, floor_hash FROM chain WHERE table_name = '{table}'"))
+    floor = Head(0, GENESIS)
+    if floors and isinstance(floors[0]["floor_id"], int) and isinstance(floors[0]["floor_hash"], bytes):
+        floor = Head(floors[0]["floor_id"], floors[0]["floor_hash"])
+    if not last.row_id:  # rows keep their numbers
+        raise_floor = text("UPDATE chain SET floor_id = :id, floor_hash = :hash WHERE table_name = :table")
+        with writer.connection.begin():
+            values = {"id": floor.row_id, "hash": floor.hash, "table": table}
+            writer.connection.execute(raise_floor, values)
+    return floor
+
+
+def _sound_rows(source: sqlite3.Connection, table: ChainedTable, since: Head) -> Iterator[dict[str, Any]]:
+    """The rows behind `since` that fit the row before them, on both sides of what cannot be read."""
+    names = hashed_columns(table)
+    columns = ", ".join(f'"{name}"' for name in (*names, "hash"))
+    at = since
+    for _ in range(2):
+        for row in _readable(source, f"SELECT {columns} FROM {table} WHERE id > {at.row_id} ORDER BY id"):
+            values = [row[name] for name in names]
+            if row["id"] == at.row_id + 1 and _fits(table, at, values, row["hash"]):
+                yield row
+            at = Head(row["id"], row["hash"])
+        ids = [row["id"] for row in _readable(source, f"SELECT id FROM {table} ORDER BY id DESC", at.row_id)]
+        if not ids:
+            return
+        at = Head(ids[-1] - 1, b"")  # what comes behind the hole
+
+
+def _fits(table: ChainedTable, before: Head, values: list[Any], stored: object) -> bool:
+    try:
+        return link(table, before.hash, values) == stored
+    except (TypeError, ValueError):  # what was never written
+        return False
+
+
+def _readable(
+    source: sqlite3.Connection, question: str, down_to_id: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of an answer, up to where it cannot be read any more, or down to an id."""
+    with suppress(sqlite3.DatabaseError):
+        cursor = source.execute(question)
+        names = [column[0] for column in cursor.description]
+        for values in cursor:
+            row = dict(zip(names, values, strict=True))
+            if down_to_id is not None and row["id"] <= down_to_id:
+                return
+            yield row
+
+
+def _write(writer: Writer, table: ChainedTable, rows: Iterable[dict[str, Any]]) -> None:
+    if table == "event":
+        writer.commit((), [_event(row) for row in rows])
+        return
+    parts = [_part(row) for row in rows]
+    for part in {part.run_id: part for part in parts}.values():  # its run's own row may be gone
+        writer.start_run(
+            part.run_id,
+            station="",
+            version="",
+            config_sha256="",
+            model_id=part.model_id,
+            started_unix_ns=part.triggered_unix_ns,
+        )
+    writer.commit(parts)
+
+
+def _part(stored: dict[str, Any]) -> PartRow:
+    row = {name: value for name, value in stored.items() if name not in ("id", "hash")}
+    row |= {name: json.loads(row[name]) for name in ("timings_ms", "regions")}
+    row["image_shed"] = bool(row["image_shed"])
+    row["views"] = [ViewRow(**view) for view in json.loads(row["views"])]
+    return PartRow(**row)
+
+
+def _event(stored: dict[str, Any]) -> EventRow:
+    row = {name: value for name, value in stored.items() if name not in ("id", "hash")}
+    return EventRow(**row | {"detail": json.loads(row["detail"]), "kind": EventKind(row["kind"])})
