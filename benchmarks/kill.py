@@ -108,7 +108,7 @@ class KillTrials:
         for child in {*processes, *([worker] if worker else [])}:
             if not _gone(child):
                 self.faults["workers_left_behind"].append(str(child))
-        self._look()
+        self.look()
 
     def last_start(self) -> None:
         """What the last kill left is put in order by a start, and all is looked at again."""
@@ -119,11 +119,12 @@ class KillTrials:
             self.faults["starts_failed"].append(f"the last line ended with status {status}")
         self._acknowledged.update(words[1] for words in line.told() if words[0] == "recorded")
         self._checked_files.clear()
-        self._look()
+        self.look()
         leftover = [path.name for path in self._data_dir.rglob("*.tmp")]
         self.faults["starts_failed"] += [f"left behind: {name}" for name in leftover]
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Compare what is on the disk with what was acknowledged."""
         path = self._data_dir / "station.db"
         if not path.exists():
             self.faults["acknowledged_rows_lost"] += sorted(self._acknowledged)

@@ -70,6 +70,7 @@ def one_rate(rate: float, seconds: float, think_ms: float, size: Sequence[int]) 
             status = line.process.wait(60 + 4 * seconds)
         finally:
             line.process.kill()
+            line.close()
             screen.stop()
         told = line.told()
         rows = read_rows(config.database_path)

@@ -141,6 +141,8 @@ class Ladder:
             else:  # what it offered before we knew it is nobody's
                 self._offered = self._confirmed = station.result
                 self._acknowledge = station.result
+                for part in self._parts.values():  # who confirmed them may have died before it recorded them
+                    part.passed = False
             self._beat, self._beat_s = (station.session, station.heartbeat), now_s
         elif self.alive and now_s - self._beat_s > self.settings.heartbeat_s:
             self.alive = False
