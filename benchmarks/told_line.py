@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from benchmarks.cameras import PreparedCamera, StormCamera
@@ -21,8 +20,7 @@ from db.writer import PartRow
 from drivers.types import Trigger
 from station.config import load_config
 from station.engine import Engine
-from station.line_commands import asked_to_stop, wait
-from station.logs import logging_to
+from station.line_commands import finish, running, wait
 from station.recording import part_uid
 
 STAND_IN = [sys.executable, "-m", "benchmarks.standin"]
@@ -62,21 +60,12 @@ def main() -> int:
         camera = StormCamera(config.cameras[0])
         threading.Thread(target=camera.listen, args=(sys.stdin,), name="storm", daemon=True).start()
     command = None if arguments.think_ms is None else [*STAND_IN, "--think-ms", str(arguments.think_ms)]
-    engine = ToldEngine(config, parts=arguments.parts, camera=camera, command=command)
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        engine.signal_received = number
-
-    with asked_to_stop(ask), logging_to(config.log_file("engine")):
-        engine.start()
+    with running(ToldEngine(config, parts=arguments.parts, camera=camera, command=command)) as engine:
         say("started", engine.worker_pid)
-        try:
-            wait(engine)
-        finally:
-            account = engine.stop(engine.stop_reason or "asked to stop")
-            say("ended", account.triggered, account.rows)
-    whole = account.balanced() and account.triggered == account.rows
-    return 0 if whole and not engine.fault else 1
+        wait(engine)
+    account = engine.ledger.snapshot()
+    say("ended", account.triggered, account.rows)
+    return finish(engine, False, {})
 
 
 if __name__ == "__main__":
