@@ -130,8 +130,6 @@ def running(engine: "Engine") -> "Iterator[Engine]":
     """A started line that is stopped in order on the way out; SIGTERM and SIGINT ask for that."""
     from station.engine import StartError
 
-    sys.setswitchinterval(_SWITCH_S)
-
     def ask(number: int, frame: FrameType | None) -> None:
         engine.signal_received = number
 
