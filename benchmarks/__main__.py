@@ -20,6 +20,9 @@ BENCHMARKS = {
     "ablation": "the station preset with one thing changed at a time",
     "robustness": "verdicts under other light, pose, focus and noise",
     "speed": "stages, the peer, growth with tokens, floors, memory",
+    "load": "what the line adds to its detector, and where it saturates",
+    "soak": "a line under a storm of faults: its account, its memory",
+    "kill": "kill -9 of the engine: what was acknowledged is kept",
 }
 
 
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = modules[args.name].run(args)
     if args.json:
         write_json(args.json, {"benchmark": args.name, "machine": facts, "results": results})
-    return 0
+    return 0 if results.get("exact", True) else 1
 
 
 if __name__ == "__main__":

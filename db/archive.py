@@ -30,7 +30,13 @@ from numpy.typing import NDArray
 from db.errors import RecordDamaged, RecordError, RecordMissing, record_errors
 
 _JPEG_QUALITY = 90
-_PNG_COMPRESSION = 1  # a third of the default's time for a tenth more bytes
+_PNG_MAP = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+# Half the time of zlib's usual way at level 1 and a sixth fewer bytes: a camera's noise has no repetitions to
+# look for, only neighbours that are alike.
+_PNG_IMAGE = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
+]
 _LEVELS = 65534  # 16 bits without the 0 that means "not finite", counted in steps
 _MOST_ORPHANS = 500  # more than the pictures that can be on their way to one commit
 _KEYWORD = b"varad-map"
@@ -184,7 +190,7 @@ def _encode_image(image_rgb: NDArray[np.uint8], lossless: bool) -> bytes:
         raise ValueError(f"image_rgb must be uint8 (H, W, 3) (got {image_rgb.dtype} {image_rgb.shape})")
     image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
     if lossless:
-        return _encode(".png", image_bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
+        return _encode(".png", image_bgr, _PNG_IMAGE)
     return _encode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
@@ -197,7 +203,7 @@ def _encode_map(anomaly_map: NDArray[np.float32]) -> bytes:
     step = float(high - low) / _LEVELS or 1.0
     offset = float(low)
     levels = np.where(finite, np.rint((np.where(finite, values, low) - offset) / step) + 1.0, 0.0)
-    png = _encode(".png", levels.astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
+    png = _encode(".png", levels.astype(np.uint16), _PNG_MAP)
     text = b"tEXt" + _KEYWORD + b"\0" + f"{offset!r} {step!r}".encode("latin-1")
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     return png[:_AFTER_IHDR] + chunk + png[_AFTER_IHDR:]

@@ -5,6 +5,7 @@ lane only for a confirmed PASS under a living heartbeat. Time is given to it, so
 """
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from drivers.plc import PlcSignals, StationSignals, VerdictCode, next_number
@@ -68,14 +69,21 @@ class LadderCounts:
 class Ladder:
     """State of one PLC from its start on."""
 
-    def __init__(self, settings: LadderSettings, session: int) -> None:
+    def __init__(
+        self,
+        settings: LadderSettings,
+        session: int,
+        on_sorted: Callable[[int, int, bool], None] | None = None,
+    ) -> None:
         """As after power-on.
 
         Args:
             settings: of the simulated line.
             session: another number at each start, 0 to 65535.
+            on_sorted: told of each part at the gate: session, trigger, and whether it went to the good lane.
         """
         self.settings = settings
+        self._on_sorted = on_sorted or (lambda session, trigger, good: None)
         self.counts = LadderCounts()
         self.alive = False
         """Whether the station's heartbeat changes."""
@@ -133,6 +141,8 @@ class Ladder:
             else:  # what it offered before we knew it is nobody's
                 self._offered = self._confirmed = station.result
                 self._acknowledge = station.result
+                for part in self._parts.values():  # who confirmed them may have died before it recorded them
+                    part.passed = False
             self._beat, self._beat_s = (station.session, station.heartbeat), now_s
         elif self.alive and now_s - self._beat_s > self.settings.heartbeat_s:
             self.alive = False
@@ -160,7 +170,9 @@ class Ladder:
             if part.at_gate_s > now_s:
                 continue
             del self._parts[trigger]
-            if part.passed and self.alive:
+            good = part.passed and self.alive
+            self._on_sorted(self._session, trigger, good)
+            if good:
                 self.counts.good_lane += 1
             else:
                 self.counts.reject_lane += 1

@@ -18,6 +18,8 @@ from `read_address` and `write_address`.
 
 Only a PASS whose number stands in `confirmed` may open the good lane, and only while the station's heartbeat
 changes. A result is offered (VALID), acknowledged, confirmed. What is never confirmed is withdrawn: no PASS.
+Under another session of the station every part on the way is rejected, confirmed or not: the station may have
+been killed before it recorded them.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ Besides the handshake's holding registers it has coils 0 to 15, for gates and la
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self, cast
 
@@ -28,7 +28,13 @@ class PlcSimulator:
     """Server and program, from `start` to `stop`; may be started again, which is a restart of the PLC."""
 
     def __init__(
-        self, settings: LadderSettings, *, host: str = "127.0.0.1", port: int = 0, scan_s: float = 0.002
+        self,
+        settings: LadderSettings,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        scan_s: float = 0.002,
+        on_sorted: Callable[[int, int, bool], None] | None = None,
     ) -> None:
         """Nothing runs yet.
 
@@ -37,11 +43,13 @@ class PlcSimulator:
             host: address to listen at.
             port: TCP port; 0 = any free one, and the same one at each further start.
             scan_s: time between two passes through the program, seconds.
+            on_sorted: see `Ladder`; called in the simulator's thread.
         """
         self.settings = settings
+        self._on_sorted = on_sorted
         self.host = host
         self.port = port
-        self.ladder = Ladder(settings, 0)
+        self.ladder = Ladder(settings, 0, on_sorted)
         self.running = True
         """False = the CPU is in STOP: the server answers, the program does not run."""
         self.answering = True
@@ -64,7 +72,7 @@ class PlcSimulator:
             PlcError: the port cannot be had.
         """
         self._starts += 1
-        self.ladder = Ladder(self.settings, self._starts)
+        self.ladder = Ladder(self.settings, self._starts, self._on_sorted)
         self._started.clear()
         self._error = None
         self._thread = threading.Thread(

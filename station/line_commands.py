@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UI_CRASHES_PER_MINUTE = 5
+_SWITCH_S = (
+    0.0005  # a verdict waits no longer for a thread that has time; Python's own 5 ms is a long one here
+)
 
 
 def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -123,15 +126,22 @@ def asked_to_stop(ask: Callable[[int, FrameType | None], None]) -> Iterator[None
 
 @contextmanager
 def running_engine(config: "StationConfig", parts: int | None) -> "Iterator[Engine]":
-    """A started line that is stopped in order on the way out; SIGTERM and SIGINT ask for that."""
-    from station.engine import Engine, StartError
+    """`running` with the configured line."""
+    from station.engine import Engine
 
-    engine = Engine(config, parts=parts)
+    with running(Engine(config, parts=parts)) as engine:
+        yield engine
+
+
+@contextmanager
+def running(engine: "Engine") -> "Iterator[Engine]":
+    """A started line that is stopped in order on the way out; SIGTERM and SIGINT ask for that."""
+    from station.engine import StartError
 
     def ask(number: int, frame: FrameType | None) -> None:
         engine.signal_received = number
 
-    with asked_to_stop(ask), logging_to(config.log_file("engine")):
+    with asked_to_stop(ask), logging_to(engine.config.log_file("engine")):
         try:
             engine.start()
         except StartError as error:

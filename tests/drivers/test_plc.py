@@ -114,6 +114,19 @@ def test_the_ladder_sees_the_station_die_and_rejects_what_was_confirmed() -> Non
     assert line.ladder.alive
 
 
+def test_another_station_session_has_every_part_on_the_way_rejected() -> None:
+    sorted_parts: list[tuple[int, int, bool]] = []
+    for session in (9, 10):  # of the station that is there when the part reaches the gate
+        line = Line(LadderSettings(interval_s=9.0, travel_s=3.0, heartbeat_s=0.5))
+        line.ladder = Ladder(line.ladder.settings, 1, lambda *part: sorted_parts.append(part))
+        part = line.run(0.1, ready=True)
+        line.run(0.1, valid=True, result=1, verdict=1, trigger=part.trigger)
+        line.run(0.1, valid=False, confirmed=1)
+        line.run(3.0, session=session, heartbeat=line.station.heartbeat)
+        assert line.ladder.alive
+    assert sorted_parts == [(1, 1, True), (1, 1, False)]
+
+
 def test_the_ladder_counts_results_that_were_never_confirmed() -> None:
     line = Line(LadderSettings(interval_s=0, acknowledge_s=0.3))
     line.run(0.1)
