@@ -22,7 +22,7 @@ FIRST, SECOND, THIRD = 30, 40, 20
 
 
 def line(config: StationConfig, parts: int | None = None) -> Engine:
-    return Engine(config, parts=parts, camera=ScriptedCamera([PASS, REJECT]), command=STAND_IN)
+    return Engine(config, parts=parts, cameras=[ScriptedCamera([PASS, REJECT])], command=STAND_IN)
 
 
 def alarms(engine: Engine) -> dict[str, str]:
