@@ -21,7 +21,7 @@ from drivers.types import Trigger
 from station.config import load_config
 from station.engine import Engine
 from station.line_commands import finish, running, wait
-from station.recording import part_uid
+from station.keeping import part_uid
 
 STAND_IN = [sys.executable, "-m", "benchmarks.standin"]
 
@@ -35,8 +35,8 @@ class ToldEngine(Engine):
         say("recorded", row.uid)
         super()._recorded(row)
 
-    def plc_triggered(self, missed: bool) -> Trigger | None:
-        trigger = super().plc_triggered(missed)
+    def plc_triggered(self, missed: bool, part_id: int | None) -> Trigger | None:
+        trigger = super().plc_triggered(missed, part_id)
         if trigger is not None:
             plc: Any = self.sorting._plc  # the only place that knows which of the PLC's parts this is
             talk = plc._handshake
@@ -60,7 +60,8 @@ def main() -> int:
         camera = StormCamera(config.cameras[0])
         threading.Thread(target=camera.listen, args=(sys.stdin,), name="storm", daemon=True).start()
     command = None if arguments.think_ms is None else [*STAND_IN, "--think-ms", str(arguments.think_ms)]
-    with running(ToldEngine(config, parts=arguments.parts, camera=camera, command=command)) as engine:
+    cameras = [camera] if camera else None
+    with running(ToldEngine(config, parts=arguments.parts, cameras=cameras, command=command)) as engine:
         say("started", engine.worker_pid)
         wait(engine)
     account = engine.ledger.snapshot()

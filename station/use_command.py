@@ -19,6 +19,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--trusted-keys", type=Path, metavar="DIR",
         help="folder of *.pub files whose signatures are accepted (default: those the line trusts already)",
     )  # fmt: skip
+    parser.add_argument(
+        "--camera", default="", metavar="ID", help="which camera's, where the line has several"
+    )
     parser.add_argument("--user", default="", metavar="NAME", help="who changes it, for the record")
     add_config_argument(parser)
     parser.set_defaults(func=_use_model)
@@ -27,18 +30,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _use_model(arguments: argparse.Namespace) -> int:
     from station.client import CommandClient, CommandError
     from station.config import load_config
+    from station.screen_address import screen_address
 
-    where = load_config(arguments.config).publishing
+    where = screen_address(load_config(arguments.config), None, None)
+    camera = {"camera": arguments.camera} if arguments.camera else {}
     wanted = {"bundle": str(arguments.bundle.resolve())}
     if arguments.trusted_keys:
         wanted["trusted_keys"] = str(arguments.trusted_keys.resolve())
-    client = CommandClient(where.host, where.port)
+    client = CommandClient(*where)
     try:
-        last = client.send("model", user=arguments.user, **wanted)
+        last = client.send("model", user=arguments.user, **camera, **wanted)
         print(f"{last['model']} runs on while {arguments.bundle} is loaded", flush=True)
         while last["loading"] and last["bundle"] == wanted["bundle"]:
             time.sleep(_ASK_EVERY_S)
-            last = client.send("model")
+            last = client.send("model", **camera)
     finally:
         client.close()
     if last["bundle"] != wanted["bundle"]:
@@ -47,5 +52,8 @@ def _use_model(arguments: argparse.Namespace) -> int:
         raise CommandError(f"the model is still {last['model']}: {last['failed']}")
     keys = f", model.trusted_keys: {wanted['trusted_keys']}" if "trusted_keys" in wanted else ""
     print(f"model changed from {last['old']} to {last['new']}, until the line stops")
-    print(f"to start with it next time, in {arguments.config}: model.bundle: {wanted['bundle']}{keys}")
+    place = f"model.bundle: {wanted['bundle']}"
+    if arguments.camera:
+        place = f"model.views: {{{arguments.camera}: {wanted['bundle']}}}"
+    print(f"to start with it next time, in {arguments.config}: {place}{keys}")
     return 0
