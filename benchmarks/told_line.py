@@ -20,8 +20,8 @@ from db.writer import PartRow
 from drivers.types import Trigger
 from station.config import load_config
 from station.engine import Engine
-from station.line_commands import finish, running, wait
 from station.keeping import part_uid
+from station.line_commands import finish, running, wait
 
 STAND_IN = [sys.executable, "-m", "benchmarks.standin"]
 

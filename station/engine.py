@@ -24,11 +24,11 @@ from drivers.outputs import DigitalOutput
 from drivers.types import Trigger
 from station.acquisition import AcquisitionStage
 from station.actuation import ActuationStage
+from station.commands import Commands
 from station.config import StationConfig, config_sha256
 from station.health import LineHealth
 from station.ledger import Ledger
 from station.messages import status_message, verdict_message
-from station.model_change import ModelChange
 from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 _OPEN_TIMEOUT_S = 30.0
 _RECORD_OPEN_S = 240.0  # it may have to be brought back first; systemd waits for 300 s
 _RECORD_STOP_S = 10.0
-_MAY_CHANGE_MODEL = (EngineState.READY, EngineState.RUNNING, EngineState.PAUSED)
 
 
 class StartError(Exception):
@@ -95,10 +94,7 @@ class Engine:
         self.health = LineHealth(
             config.shifts, config.inspection.max_consecutive_rejects, on_alarm=self._alarm_came
         )
-        self._model_changes = {
-            camera.camera_id: ModelChange(config.trusted_keys, self.health, self._event)
-            for camera in config.cameras
-        }
+        self._commands = Commands(self)
         self.recording = RecordingStage(
             database_path=config.database_path,
             images_dir=config.images_dir,
@@ -179,7 +175,7 @@ class Engine:
         self._lifecycle = EngineState.READY
         self._state_changed()
         if run:
-            self._run_line()
+            self.run_line()
         self.upkeep.supervision.ready()
 
     def _model_id(self) -> str:
@@ -413,13 +409,13 @@ class Engine:
         """A gate that does not move lets bad parts pass: the line is held until somebody starts it again."""
         self.device("gate", "check the reject gate, then start the line again")(state, text)
         if state == "fault" and self._lifecycle is EngineState.RUNNING:
-            self._pause(f"reject gate: {text}", "")
+            self.pause(f"reject gate: {text}", "")
 
     def hold(self, key: str, title: str, action: str, reason: str) -> None:
         """Alarm, and hold the line until somebody starts it again."""
         self.health.alarm(key, "high", title, action)
         if self._lifecycle is EngineState.RUNNING:
-            self._pause(reason, "")
+            self.pause(reason, "")
 
     def stage_failed(self, stage: Stage) -> None:
         """A stage has died: the line is stopped."""
@@ -434,11 +430,14 @@ class Engine:
     def _alarm_came(self, alarm: Alarm) -> None:
         if alarm.key == "record-loss":
             return  # the record has told itself
-        self._event(EventKind.ALARM, alarm.priority, alarm.title, {"key": alarm.key, "action": alarm.action})
+        self.record_event(
+            EventKind.ALARM, alarm.priority, alarm.title, {"key": alarm.key, "action": alarm.action}
+        )
 
-    def _event(
+    def record_event(
         self, kind: EventKind, severity: str, title: str, detail: dict[str, Any], user: str = ""
     ) -> None:
+        """Something that is not a part has happened: into the log and the record."""
         log.info("%s: %s", kind, title)
         self.recording.event(
             EventRow(
@@ -474,9 +473,10 @@ class Engine:
         state, reason = told
         severity = "high" if state is EngineState.FAULT else "info"
         title = f"{state}: {reason}" if reason else str(state)
-        self._event(EventKind.STATE, severity, title, {"state": str(state), "reason": reason})
+        self.record_event(EventKind.STATE, severity, title, {"state": str(state), "reason": reason})
 
-    def _run_line(self) -> None:
+    def run_line(self) -> None:
+        """Let parts through from now on."""
         self._lifecycle, self._pause_reason = EngineState.RUNNING, ""
         for key in ("reject-stop", "reject-confirm"):  # whoever starts the line has looked
             self.health.clear(key)
@@ -486,49 +486,18 @@ class Engine:
         self.acquisition.run_line(True)
         self._state_changed()
 
-    def _pause(self, reason: str, user: str) -> None:
+    def pause(self, reason: str, user: str) -> None:
+        """Hold the line until somebody starts it again."""
         self.acquisition.run_line(False)
         self._lifecycle, self._pause_reason = EngineState.PAUSED, reason
-        self._event(EventKind.STOP, "info", f"line paused: {reason}", {"reason": reason}, user)
+        self.record_event(EventKind.STOP, "info", f"line paused: {reason}", {"reason": reason}, user)
         self._state_changed()
 
     # --- screens
 
     def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Carry out a screen's command; see `station.client.CommandClient`."""
-        user = str(arguments.get("user", ""))[:60]
-        lifecycle = self._lifecycle
-        match name:
-            case "start" if lifecycle in (EngineState.READY, EngineState.PAUSED):
-                self._event(EventKind.COMMAND, "info", "line started", {}, user)
-                self._run_line()
-            case "pause" if lifecycle in (EngineState.READY, EngineState.RUNNING):
-                self._pause(str(arguments.get("reason", ""))[:200] or "no reason given", user)
-            case "acknowledge":
-                key = str(arguments.get("key", ""))
-                if not self.health.acknowledge(key):
-                    return {"ok": False, "error": f"there is no alarm {key!r}"}
-                self._event(EventKind.ACKNOWLEDGE, "info", f"alarm acknowledged: {key}", {"key": key}, user)
-            case "model" if lifecycle in _MAY_CHANGE_MODEL:
-                return self._change_model(arguments, user)
-            case "shutdown":
-                self._event(EventKind.COMMAND, "info", "shutdown asked for", {}, user)
-                self.request_stop("shutdown asked for by a screen")
-            case "start" | "pause" | "model":
-                return {"ok": False, "error": f"the line is {lifecycle}; {name} is not possible now"}
-            case _:
-                known = "start, pause, acknowledge, model, shutdown"
-                return {"ok": False, "error": f"unknown command {name!r}; known are {known}"}
-        return {"ok": True}
-
-    def _change_model(self, arguments: dict[str, Any], user: str) -> dict[str, Any]:
-        only = self.camera_ids[0] if len(self.views) == 1 else ""
-        camera_id = str(arguments.get("camera") or only)
-        for view in self.views:
-            if view.camera_id == camera_id and view.inspection is not None:
-                return self._model_changes[camera_id].command(view.inspection.workers, arguments, user)
-        cameras = ", ".join(self.camera_ids)
-        return {"ok": False, "error": f"`camera` must name one of {cameras} (got {camera_id[:80]!r})"}
+        return self._commands.carry_out(name, arguments)
 
     def status(self) -> StatusMessage:
         """The whole line at this moment."""

@@ -37,7 +37,7 @@ def _use_model(arguments: argparse.Namespace) -> int:
     wanted = {"bundle": str(arguments.bundle.resolve())}
     if arguments.trusted_keys:
         wanted["trusted_keys"] = str(arguments.trusted_keys.resolve())
-    client = CommandClient(*where)
+    client = CommandClient(where.host, where.port, keys=where.keys)
     try:
         last = client.send("model", user=arguments.user, **camera, **wanted)
         print(f"{last['model']} runs on while {arguments.bundle} is loaded", flush=True)
