@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from drivers.types import Frame, Trigger
 from station.decision import decide
@@ -24,6 +23,7 @@ from station.slab import Slab
 from station.stage import Stage
 from station.types import Inspection, Reason, Verdict
 from station.worker_link import Hangup, WorkerLink
+from station.worker_messages import Failed, Ready, Refused, Result
 from varad_core.types import AnomalyResult, Limits
 
 log = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ class InspectionStage(Stage):
             self._inbox.pop()
             self._not_inspected(head.trigger, head, Reason.DEADLINE, late)
 
-    def _result(self, sent: _Sent, message: dict[str, Any], slot: int, model: Model) -> None:
+    def _result(self, sent: _Sent, result: AnomalyResult, model: Model) -> None:
         now_ns = time.perf_counter_ns()
         if sent.decided:
             return
@@ -243,8 +243,6 @@ class InspectionStage(Stage):
                 frame.trigger, frame, Reason.DEADLINE, f"no verdict within {self._config.deadline_ms:g} ms"
             )
             return
-        anomaly_map = self._slab.anomaly_map(slot, message["map_height"], message["map_width"]).copy()
-        result = AnomalyResult(message["score"], anomaly_map, message["timings_ms"])
         verdict, reason = decide(result.score, model.limits)
         timings_ms = {
             "grab": (frame.captured_ns - frame.trigger.triggered_ns) / 1e6,
@@ -264,7 +262,9 @@ class InspectionStage(Stage):
                 model_id=model.model_id,
                 decided_ns=now_ns,
                 timings_ms=timings_ms,
-                regions=() if verdict is Verdict.PASS else find_regions(anomaly_map, model.limits.recheck),
+                regions=()
+                if verdict is Verdict.PASS
+                else find_regions(result.anomaly_map, model.limits.recheck),
             )
         )
 
@@ -297,36 +297,45 @@ class InspectionStage(Stage):
         if self._link is None:
             return
         for message in self._link.receive():
-            if isinstance(message, Hangup):
-                self._worker_lost(message.exit_text)
-                return
             now_ns = time.perf_counter_ns()
-            if message["kind"] in ("result", "error"):
+            if isinstance(message, Result | Refused):
                 taken_ns = now_ns - self._last_progress_ns  # since it was sent, or the one before it answered
                 self._service_ns += 0.25 * (taken_ns - self._service_ns)
             self._last_progress_ns = now_ns
-            match message["kind"]:
-                case "ready":
-                    self.model = Model(
-                        message["model_id"], message["model_name"], Limits(**message["limits"])
-                    )
+            wrong = ""
+            match message:
+                case Hangup():
+                    wrong = message.exit_text
+                case Ready():
+                    self.model = Model(message.model_id, message.model_name, message.limits)
                     self._on_worker("ok", self.model.model_name)
                     self.settled.set()
-                case "failed":
-                    self._worker_lost(message["message"])
-                    return
-                case "result" | "error":
-                    self._answered(message)
+                case Failed():
+                    wrong = message.message or "the model cannot be used"
+                case Result() | Refused():
+                    wrong = self._answered(message)
+            if wrong:
+                self._worker_lost(wrong)
+                return
 
-    def _answered(self, message: dict[str, Any]) -> None:
-        slot = message["slot"]
-        sent = self._sent.pop(slot, None)
-        if sent is None or sent.frame.trigger.part_seq != message["part_seq"] or self.model is None:
-            raise WorkerFault(f"the worker answered for part {message['part_seq']}, which it was not given")
-        if message["kind"] == "result":
-            self._result(sent, message, slot, self.model)
-        elif not sent.decided:
-            self._not_inspected(sent.frame.trigger, sent.frame, Reason.WORKER_ERROR, message["message"])
+    def _answered(self, message: Result | Refused) -> str:
+        """Decide the part; or why the worker cannot be believed."""
+        slot, model = message.slot, self.model
+        sent = self._sent.get(slot)
+        if sent is None or sent.frame.trigger.part_seq != message.part_seq or model is None:
+            return f"the worker answered for part {message.part_seq}, which it was not given"
+        if isinstance(message, Refused):
+            del self._sent[slot]
+            if not sent.decided:
+                self._not_inspected(sent.frame.trigger, sent.frame, Reason.WORKER_ERROR, message.message)
+            return ""
+        try:
+            anomaly_map = self._slab.anomaly_map(slot, message.map_height, message.map_width).copy()
+        except ValueError as error:
+            return f"the worker's map: {error}"
+        del self._sent[slot]
+        self._result(sent, AnomalyResult(message.score, anomaly_map, message.timings_ms), model)
+        return ""
 
     def _watch_worker(self) -> None:
         """Kill a worker that hangs; start another when it is time."""

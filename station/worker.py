@@ -90,10 +90,14 @@ def _serve(create_detector: Callable[[], Detector], arguments: argparse.Namespac
         try:
             detector = create_detector()
             detector.warm_up()
-        except VaradError as error:
-            log.info("the model cannot be used: %s", error)
+        except Exception as error:  # the process boundary: the engine is told, whatever it is
+            expected = isinstance(error, VaradError)
+            message = (
+                str(error) if expected else f"the model cannot be used ({_one_line(error)}); see worker.jsonl"
+            )
+            log.info("%s", message, exc_info=not expected)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                _send(link, {"kind": "failed", "message": str(error)})
+                _send(link, {"kind": "failed", "message": message})
             return 2
         ready = {"kind": "ready", "model_id": detector.model_id, "model_name": detector.model_name}
         log.info("ready: %s %s", detector.model_name, detector.model_id)
@@ -119,7 +123,7 @@ def _inspect(detector: Detector, slab: Slab, request: dict[str, Any]) -> tuple[d
         height, width = result.anomaly_map.shape
         slab.anomaly_map(slot, height, width)[:] = result.anomaly_map
     except Exception as error:  # the process boundary: every part gets an answer
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]
+        message = _one_line(error)
         broken = not isinstance(error, VaradError | ValueError | cv2.error)
         log.info("part %d was not inspected: %s", part_seq, message, exc_info=broken)
         return {"kind": "error", "part_seq": part_seq, "slot": slot, "message": message}, broken
@@ -132,6 +136,11 @@ def _inspect(detector: Detector, slab: Slab, request: dict[str, Any]) -> tuple[d
         "map_width": width,
         "timings_ms": dict(result.timings_ms),
     }, False
+
+
+def _one_line(error: Exception) -> str:
+    """An error of no kind of ours, for a person."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:2000]
 
 
 def _send(link: socket.socket, message: dict[str, Any]) -> None:

@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from station.config import StationConfig
 from station.slab import Slab
 from station.worker import MAX_MESSAGE_BYTES
+from station.worker_messages import WorkerMessage, WorkerMessageError, decode_message
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def worker_command(config: StationConfig) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Hangup:
-    """The worker's end of the socket closed: it is dead or dying."""
+    """There will be no more answers: the worker is dead or dying, or talks nonsense."""
 
     exit_text: str
 
@@ -84,9 +84,9 @@ class WorkerLink:
             return False
         return True
 
-    def receive(self) -> list[dict[str, Any] | Hangup]:
+    def receive(self) -> list[WorkerMessage | Hangup]:
         """All messages that have arrived; ends with a `Hangup` when there will be no more. Never blocks."""
-        messages: list[dict[str, Any] | Hangup] = []
+        messages: list[WorkerMessage | Hangup] = []
         while True:
             try:
                 data = self._socket.recv(MAX_MESSAGE_BYTES)
@@ -97,7 +97,11 @@ class WorkerLink:
             if not data:
                 messages.append(Hangup(self._exit_text()))
                 return messages
-            messages.append(json.loads(data))
+            try:
+                messages.append(decode_message(data))
+            except WorkerMessageError as error:
+                messages.append(Hangup(f"the worker said what is no answer ({error})"))
+                return messages
 
     def _exit_text(self) -> str:
         try:

@@ -35,6 +35,19 @@ def test_a_broken_detector_is_replaced(tmp_path: Path) -> None:
     assert rows[-1]["verdict"] == "PASS"
 
 
+@pytest.mark.parametrize("fault", ["garbage", "liar", "huge"])
+def test_a_worker_that_talks_nonsense_is_replaced(tmp_path: Path, fault: str) -> None:
+    """Bytes that are no message; an answer for a part that it was not given; a map that no slot holds."""
+    camera = ScriptedCamera([PASS] * 2 + [(50, 0, FAULTS[fault])] + [PASS] * 200)
+    config = line_config(tmp_path, trigger={"interval_ms": 20.0})
+    engine = Engine(config, parts=150, camera=camera, command=STAND_IN)
+    rows = assert_whole(run_line(engine), engine, 150)
+    assert engine.fault == ""
+    assert engine.worker_restarts == 1
+    assert (rows[2]["verdict"], rows[2]["reason"]) == ("NOT_INSPECTED", "worker down")
+    assert rows[-1]["verdict"] == "PASS"
+
+
 def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     config = line_config(
         tmp_path, trigger={"interval_ms": 20.0}, inspection={"hang_ms": 200.0, "deadline_ms": 100.0}
@@ -109,7 +122,7 @@ def test_a_gate_that_does_not_move_holds_the_line(tmp_path: Path, no_leaks: None
     assert_whole(account, engine, account.triggered)
 
 
-@pytest.mark.parametrize("what", ["model", "camera", "record", "ports", "gate"])
+@pytest.mark.parametrize("what", ["model", "surprise", "camera", "record", "ports", "gate"])
 def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
     tmp_path: Path, no_leaks: None, what: str
 ) -> None:
@@ -120,6 +133,9 @@ def test_a_line_that_cannot_start_says_why_and_leaves_nothing(
     if what == "model":
         command = [*STAND_IN, "--cannot-load"]
         expected = "signed by nobody we trust"
+    elif what == "surprise":
+        command = [*STAND_IN, "--cannot-load", "surprise"]
+        expected = r"the model cannot be used \(KeyError: 'format'\); see worker.jsonl"
     elif what == "camera":
         camera = Unplugged([PASS])
         camera.opens = 1  # type: ignore[attr-defined]
