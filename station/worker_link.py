@@ -46,6 +46,23 @@ def bundle_arguments(bundle: Path, trusted_keys: Path) -> list[str]:
     return ["--bundle", str(bundle), "--trusted-keys", str(trusted_keys)]
 
 
+class BadMessage(Exception):
+    """Bytes that no worker says; one line."""
+
+
+def decode(data: bytes) -> Ready | Failed | Answer:
+    """What a worker has said.
+
+    Raises:
+        BadMessage: its memory is damaged, or it is none.
+    """
+    try:
+        return _MESSAGE.validate_json(data, strict=True)
+    except ValidationError as error:
+        what = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise BadMessage(" ".join(what.split())[:200]) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Hangup:
     """There will be no more messages: the worker is dead or dying, or what it says is none of ours."""
@@ -123,10 +140,9 @@ class WorkerLink:
                 too_long = f"worker sent a message of more than {MAX_MESSAGE_BYTES} bytes"
                 return [*messages, Hangup(too_long)]
             try:
-                messages.append(_MESSAGE.validate_json(data, strict=True))
-            except ValidationError as error:
-                what = " ".join(str(error.errors(include_url=False)[0]["msg"]).split())[:200]
-                return [*messages, Hangup(f"worker sent what is no message: {what}")]
+                messages.append(decode(data))
+            except BadMessage as error:
+                return [*messages, Hangup(f"worker sent what is no message: {error}")]
         return messages
 
     def _exit_text(self) -> str:

@@ -72,6 +72,10 @@ class Result:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     kind: Literal["result"] = "result"
 
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.timings_ms.values())):
+            raise ValueError(f"timings must be finite (got {dict(self.timings_ms)})")
+
 
 @dataclass(frozen=True, slots=True)
 class PartError:

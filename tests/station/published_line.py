@@ -6,13 +6,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from test_wire import STATUS, VERDICT
 
 from drivers.types import Frame, Trigger
 from station.publishing import PublishingStage
 from station.sections import PublishingSection
 from station.stage import Stage
 from station.types import Inspection, Reason, Verdict
+from tests.station.test_wire import STATUS, VERDICT
 
 
 class PublishedLine:
