@@ -25,7 +25,9 @@ from station.types import Inspection, Verdict
 
 log = logging.getLogger(__name__)
 
+SLOW = "the disk is too slow for the pictures: some are shed, rows are kept"
 _LOOK_AGAIN_S = 1.0
+_SLOW_S = 10.0  # so long after the last picture that was shed the disk still counts as slow
 
 
 class Pixels(NamedTuple):
@@ -80,6 +82,8 @@ class PartKeeper:
         self._shifts = shifts
         self._config = config
         self._passed = 0
+        self._not_stored = ""
+        self._slow_until_s = 0.0
         self._pending_lock = threading.Lock()
         self.pending_images = 0
         """Pictures taken and not stored yet."""
@@ -94,6 +98,7 @@ class PartKeeper:
                 shed = self.pending_images >= self._config.max_pending_images
                 self.pending_images += not shed
         if shed:
+            self._slow_until_s = time.monotonic() + _SLOW_S
             self.images_shed += 1
             pixels = None
         return KeptPart(self._row(inspection, shed), pixels)
@@ -154,12 +159,20 @@ class PartKeeper:
             log.error("picture of part %d shed: %s", part.row.part_seq, error)
             if isinstance(error, DiskFull):
                 self.give_room_to_rows()
+            self._not_stored = f"pictures are shed, rows are kept: {error}"
             self.images_shed += 1
             return replace(part.row, image_shed=True)
         finally:
             with self._pending_lock:
                 self.pending_images -= 1
+        self._not_stored = ""
         return replace(part.row, image_path=files.image_path, map_path=files.map_path)
+
+    def trouble(self) -> str:
+        """Why pictures are shed; empty when they are kept."""
+        if not self.has_room():
+            return "disk full: pictures are shed, rows are kept; free some space"
+        return self._not_stored or (SLOW if time.monotonic() < self._slow_until_s else "")
 
     def has_room(self) -> bool:
         """Whether there is space beyond what rows need; looked at again once a second where there was

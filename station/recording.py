@@ -23,7 +23,7 @@ from db.queries import read_counts, read_known_files, shift_counts, yield_trend
 from db.retention import expire_rows
 from db.session import refuse_damaged, sqlite_connection
 from db.writer import EventRow, PartRow, Writer
-from station.keeping import KeptPart, PartKeeper
+from station.keeping import SLOW, KeptPart, PartKeeper
 from station.lasting_record import LastingRecord
 from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
@@ -132,7 +132,10 @@ class RecordingStage(Stage):
 
     def put(self, inspection: Inspection) -> None:
         """Take a decided part. Never blocks; its pixels are let go when too many wait already."""
-        self._queue.put(self._keeper.take(inspection))
+        part = self._keeper.take(inspection)
+        self._queue.put(part)
+        if part.row.image_shed:
+            self._say("fault", SLOW)  # this stage's own thread may be what waits
 
     @property
     def waiting(self) -> int:
@@ -341,10 +344,8 @@ class RecordingStage(Stage):
                     return False
                 time.sleep(_RETRY_S)
             else:
-                if self._keeper.has_room():
-                    self._say("ok", "recording")
-                else:
-                    self._say("fault", "disk full: pictures are shed, rows are kept; free some space")
+                trouble = self._keeper.trouble()
+                self._say("fault" if trouble else "ok", trouble or "recording")
                 return True
 
     def _say(self, state: str, text: str) -> None:
