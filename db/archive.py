@@ -17,7 +17,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +50,34 @@ class StoredFiles:
 
     image_path: str | None
     map_path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Where pictures and rows do not fit, as a sweep found it.
+
+    Attributes:
+        removed: files no row knew, removed.
+        left: files no row knew, left as they were too many for a kill.
+        missing: files that a row names and that are not there, although retention has left older ones.
+    """
+
+    removed: int = 0
+    left: int = 0
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line; empty when all fits."""
+        found = []
+        if self.missing:
+            found.append(f"{len(self.missing)} named by a row and not there, as {self.missing[0]}")
+        if self.removed:
+            found.append(f"{self.removed} that no row names removed")
+        if self.left:
+            found.append(
+                f"{self.left} that no row names kept, as they may be all that is left of their parts"
+            )
+        return "; ".join(found)
 
 
 class Archive:
@@ -122,23 +150,31 @@ class Archive:
         anomaly_map[levels == 0] = np.nan
         return anomaly_map
 
-    def sweep(self, known_paths: Collection[str]) -> int:
-        """Remove what a kill left: temporary files, and files no row knows, while nobody writes; how many
-        went.
+    def sweep(self, known_paths: Set[str] | None) -> Swept:
+        """Remove what a kill left: temporary files, and files no row knows, while nobody writes; and look
+        which files are missing. None = rows are lost: whether a file has its row cannot be told.
 
         A kill leaves few orphans. Where there are many, or no row knows any file, it is rows that are lost,
         not pictures that are too many: then none is touched, as it may be all that is left of these parts.
         """
         with record_errors(self.root):
-            files = [path for hour in self.hours() for path in hour.iterdir()]
-            removed = [path for path in files if path.suffix == ".tmp"]
-            kept = (path for path in files if path.suffix != ".tmp")
-            orphans = [path for path in kept if path.relative_to(self.root).as_posix() not in known_paths]
-            if known_paths and len(orphans) <= _MOST_ORPHANS:
-                removed += orphans
-            for path in removed:
-                path.unlink()
-        return len(removed)
+            files = {
+                path.relative_to(self.root).as_posix() for hour in self.hours() for path in hour.iterdir()
+            }
+            temporary = {path for path in files if path.endswith(".tmp")}
+            present = files - temporary
+            known_paths = present if known_paths is None else known_paths
+            orphans = present - known_paths
+            few = bool(known_paths) and len(orphans) <= _MOST_ORPHANS
+            for path in temporary | (orphans if few else set()):
+                (self.root / path).unlink()
+        oldest = {is_pass(path): path for path in sorted(present, reverse=True)}
+        gone = known_paths - present
+        missing = {
+            path for path in gone if not oldest or _hour(path) >= _hour(oldest.get(is_pass(path), "~"))
+        }
+        removed, left = (len(orphans), 0) if few else (0, len(orphans))
+        return Swept(removed, left, tuple(sorted(missing)))
 
     def hours(self) -> list[Path]:
         """The folders that hold files, one an hour, oldest first."""
@@ -174,6 +210,15 @@ class Archive:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def is_pass(path: str) -> bool:
+    """Whether retention lets go of a file with the pictures of passed parts."""
+    return path.endswith(".jpg")
+
+
+def _hour(path: str) -> str:
+    return path.rpartition("/")[0] or path
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from db.archive import sync_folder
@@ -21,6 +22,8 @@ from db.writer import Writer
 
 _PAGES_PER_STEP = 256  # 1 MiB: a few milliseconds
 _CHUNK_BYTES = 1 << 20
+_NAME = "station-%Y%m%dT%H%M%SZ.db"
+_PATTERN = f"station-{'[0-9]' * 8}T{'[0-9]' * 6}Z.db"
 _STEPS_BETWEEN_LOOKS = 100_000  # of SQLite's virtual machine: milliseconds
 
 
@@ -90,7 +93,7 @@ def file_away(
     Args:
         copy: of the record; it is gone afterwards.
         folder: on another disk, best; created.
-        name: `station-` and a UTC time, as in station-20261124T120000Z.db: it sorts by age.
+        name: see `backup_name`.
         kept: so many stay, this one included.
         between_steps: called after each MiB on the way to another disk; what it raises ends it.
 
@@ -109,13 +112,26 @@ def file_away(
             copy.unlink()
         sync_folder(folder)
         for old in backups(folder)[:-kept]:
-            old.unlink()
+            if old != target:  # after a step of the clock the others may seem younger
+                old.unlink()
     return target
+
+
+def backup_name(unix_s: float) -> str:
+    """The name of a backup made at a moment: it sorts by age."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime(_NAME)
+
+
+def backup_unix_s(backup: Path) -> float:
+    """When a backup was made, by its name; 0 where that is no date."""
+    with suppress(ValueError):
+        return datetime.strptime(backup.name, _NAME).replace(tzinfo=UTC).timestamp()
+    return 0.0
 
 
 def backups(folder: Path) -> list[Path]:
     """The backups in a folder, oldest first."""
-    return sorted(folder.glob("station-[0-9]*T[0-9]*Z.db"))
+    return sorted(folder.glob(_PATTERN))
 
 
 def unchanging(path: Path) -> str:

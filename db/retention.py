@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
-from db.archive import Archive
+from db.archive import Archive, is_pass
 from db.chain import ChainedTable
 from db.errors import record_errors
 from db.writer import Writer
@@ -146,7 +146,7 @@ def _files(hour: Path, pause: Callable[[], None]) -> list[_File]:
             with suppress(FileNotFoundError):
                 if not entry.name.endswith(".tmp"):
                     size_bytes = entry.stat().st_size
-                    found.append(_File(entry.path, size_bytes, entry.name.endswith(".jpg")))
+                    found.append(_File(entry.path, size_bytes, is_pass(entry.name)))
             if number % _FILES_AT_ONCE == 0:
                 pause()
     return found

@@ -118,7 +118,7 @@ def _record(config: "StationConfig") -> Finding:
 
 
 def _backup(config: "StationConfig") -> Finding:
-    from db.backup import backups
+    from db.backup import backup_unix_s, backups
 
     every_hours, folder = config.housekeeping.backup_hours, config.backup_folder
     if not every_hours:
@@ -128,7 +128,7 @@ def _backup(config: "StationConfig") -> Finding:
     made = backups(folder)
     if not made:
         return "warn", f"none yet in {folder}; the line makes one within minutes of its start"
-    age_hours = (time.time() - made[-1].stat().st_mtime) / 3600
+    age_hours = (time.time() - backup_unix_s(made[-1])) / 3600
     text = f"{made[-1]}, {age_hours:.1f} h old"
     return ("ok", text) if age_hours < 2 * every_hours else ("warn", f"{text}; is the line running at all?")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from db.archive import Swept
 from db.models import EventKind
 from db.writer import EventRow, PartRow
 from drivers.camera import Camera, create_camera
@@ -156,6 +157,7 @@ class Engine:
             self._start_stage(self.recording)
             self._wait_opened(self.recording, _RECORD_OPEN_S)
             self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
+            self._pictures_swept(self.recording.swept)
             self.health.resume(self.recording.shift_counts, self.recording.trend)
             self._start_stage(self.publishing)
             self._wait_opened(self.publishing)
@@ -395,6 +397,13 @@ class Engine:
     def _record_recovered(self, what: str) -> None:
         action = "the line runs; look after the disk, and keep the folder with the damaged file"
         self.health.alarm("record-damaged", "high", f"THE RECORD WAS DAMAGED: {what}", action)
+
+    def _pictures_swept(self, swept: Swept) -> None:
+        if str(swept):
+            priority = "medium" if swept.missing else "low"
+            self.health.alarm(
+                "pictures", priority, f"PICTURES: {swept}", "ask who has access to the folder of images"
+            )
 
     def device(self, name: str, action: str) -> Callable[[str, str], None]:
         """Where a device's state (ok, warn or fault) and a text are told; a fault's alarm says what to do."""

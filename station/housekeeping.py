@@ -10,11 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from db.archive import Archive
-from db.backup import backups, check_pages, file_away
+from db.backup import backup_name, backup_unix_s, backups, check_pages, file_away
 from db.errors import RecordDamaged, RecordError
 from db.retention import ImageRetention, expire_images
 from station.config import StationConfig
@@ -123,7 +122,7 @@ class HousekeepingStage(Stage):
             except RecordDamaged:
                 self._wait(self._recording.check())  # if the record itself is damaged, it is brought back
                 raise
-            name = datetime.now(UTC).strftime("station-%Y%m%dT%H%M%SZ.db")
+            name = backup_name(time.time())
             kept = file_away(copy, self._backup_folder, name, self._config.backups_kept, self._go_on)
         finally:
             copy.unlink(missing_ok=True)
@@ -132,9 +131,9 @@ class HousekeepingStage(Stage):
     def _backup_is_due(self) -> bool:
         if not self._config.backup_hours:
             return False
-        made = backups(self._backup_folder)
-        age_s = time.time() - made[-1].stat().st_mtime if made else -1.0
-        return not 0 <= age_s < self._config.backup_hours * 3600  # nor made in what is now the future
+        ages_s = [time.time() - backup_unix_s(backup) for backup in backups(self._backup_folder)]
+        # One from the future was made before the clock was set back: it says nothing.
+        return not any(0 <= age_s < self._config.backup_hours * 3600 for age_s in ages_s)
 
     def _check_space(self) -> None:
         folder = self._database_path.parent

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 Row = TypeVar("Row", PartRow, ViewRow)
 
+SLOW = "the disk is too slow for the pictures: some are shed, rows are kept"
 _LOOK_AGAIN_S = 1.0
+_SLOW_S = 10.0  # so long after the last picture that was shed the disk still counts as slow
 
 
 class Pixels(NamedTuple):
@@ -83,6 +85,8 @@ class PartKeeper:
         self._shifts = shifts
         self._config = config
         self._passed = 0
+        self._not_stored = ""
+        self._slow_until_s = 0.0
         self._pending_lock = threading.Lock()
         self.pending_images = 0
         """Pictures taken and not stored yet."""
@@ -97,6 +101,7 @@ class PartKeeper:
                 shed = self.pending_images >= self._config.max_pending_images
                 self.pending_images += 0 if shed else len(pixels)
         if shed:
+            self._slow_until_s = time.monotonic() + _SLOW_S
             self.images_shed += len(pixels)
             pixels = ()
         return KeptPart(self._row(inspection, shed), pixels)
@@ -153,6 +158,10 @@ class PartKeeper:
             log.error("picture of part %d shed: %s", part.row.part_seq, error)
             if isinstance(error, DiskFull):
                 self.give_room_to_rows()
+            self._not_stored = f"pictures are shed, rows are kept: {error}"
+        else:
+            if files:
+                self._not_stored = ""
         finally:
             with self._pending_lock:
                 self.pending_images -= len(part.pixels)
@@ -168,6 +177,12 @@ class PartKeeper:
         return self._archive.store(
             name, row.triggered_unix_ns, pixels.image_rgb, pixels.anomaly_map, pixels.lossless
         )
+
+    def trouble(self) -> str:
+        """Why pictures are shed; empty when they are kept."""
+        if not self.has_room():
+            return "disk full: pictures are shed, rows are kept; free some space"
+        return self._not_stored or (SLOW if time.monotonic() < self._slow_until_s else "")
 
     def has_room(self) -> bool:
         """Whether there is space beyond what rows need; looked at again once a second where there was

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from db.archive import Archive
+from db.archive import Archive, Swept
 from db.backup import back_up
 from db.chain import ChainedTable
 from db.errors import DiskFull, RecordContradicted, RecordDamaged, RecordError, disk_full, record_errors
@@ -23,7 +23,7 @@ from db.queries import read_counts, read_known_files, shift_counts, yield_trend
 from db.retention import expire_rows
 from db.session import refuse_damaged, sqlite_connection
 from db.writer import EventRow, PartRow, Writer
-from station.keeping import KeptPart, PartKeeper
+from station.keeping import SLOW, KeptPart, PartKeeper
 from station.lasting_record import LastingRecord
 from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
@@ -121,6 +121,8 @@ class RecordingStage(Stage):
         self.open_error: RecordError | None = None
         self.last_part_seq = 0
         """The highest part number in the record when it was opened."""
+        self.swept = Swept()
+        """Where pictures and rows did not fit when the record was opened."""
         self.shift_counts: dict[str, int] = {}
         """Parts of the current shift by verdict when the record was opened."""
         self.trend: list[tuple[int, int, int]] = []
@@ -132,7 +134,10 @@ class RecordingStage(Stage):
 
     def put(self, inspection: Inspection) -> None:
         """Take a decided part. Never blocks; its pixels are let go when too many wait already."""
-        self._queue.put(self._keeper.take(inspection))
+        part = self._keeper.take(inspection)
+        self._queue.put(part)
+        if part.row.image_shed:
+            self._say("fault", SLOW)  # this stage's own thread may be what waits
 
     @property
     def waiting(self) -> int:
@@ -238,13 +243,11 @@ class RecordingStage(Stage):
         database, writer = self._record.open()
         now_ns = time.time_ns()
         with record_errors(self._database_path), database.connect() as connection:
-            known = set() if database.loss else read_known_files(connection)  # lost rows had pictures
-            removed = self._archive.sweep(known)
+            known = None if database.loss else read_known_files(connection)  # lost rows had pictures
+            self.swept = self._archive.sweep(known)
             self.shift_counts = read_counts(connection, shift_counts(shift_at(self._shifts, now_ns).key))
             trend = yield_trend(now_ns - _TREND_S * 10**9, now_ns, _TREND_BUCKET_S)
             self.trend = [tuple(row) for row in connection.execute(trend)]  # type: ignore[misc]
-        if removed:
-            log.info("removed %d picture files that no row names", removed)
         self.last_part_seq = writer.last_part_seq()
 
     def _write_batch(self) -> bool:
@@ -341,10 +344,8 @@ class RecordingStage(Stage):
                     return False
                 time.sleep(_RETRY_S)
             else:
-                if self._keeper.has_room():
-                    self._say("ok", "recording")
-                else:
-                    self._say("fault", "disk full: pictures are shed, rows are kept; free some space")
+                trouble = self._keeper.trouble()
+                self._say("fault" if trouble else "ok", trouble or "recording")
                 return True
 
     def _say(self, state: str, text: str) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from db.archive import Archive, StoredFiles
+from db.archive import Archive, StoredFiles, Swept
 from db.errors import RecordDamaged, RecordError, RecordMissing
 
 NOON_NS = 1_795_521_600 * 10**9  # 2026-11-24 12:00 UTC
@@ -68,7 +68,7 @@ def test_no_temporary_file_stays(archive: Archive) -> None:
 
 def test_sweep_removes_orphans_and_temporary_files_only(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "images")
-    assert archive.sweep(set()) == 0
+    assert archive.sweep(set()) == Swept()
     kept = archive.store("kept", NOON_NS, gradient(8, 8), np.ones((2, 2), np.float32), lossless=True)
     archive.store("orphan", NOON_NS, gradient(8, 8), None, lossless=False)
     folder = tmp_path / "images/2026/11/24/12"
@@ -76,7 +76,7 @@ def test_sweep_removes_orphans_and_temporary_files_only(tmp_path: Path) -> None:
     foreign = tmp_path / "images" / "README.txt"
     foreign.write_text("not ours")
     assert kept.image_path is not None and kept.map_path is not None
-    assert archive.sweep({kept.image_path, kept.map_path}) == 2
+    assert archive.sweep({kept.image_path, kept.map_path}) == Swept(removed=1)
     assert sorted(path.name for path in folder.iterdir()) == ["kept.map.png", "kept.png"]
     assert foreign.exists()
 
@@ -87,9 +87,26 @@ def test_a_lost_database_never_costs_a_picture(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for number in range(501):
         (folder / f"part-{number}.png").touch()
-    assert archive.sweep(set()) == 0
-    assert archive.sweep({"2026/11/24/12/part-999.png"}) == 0
-    assert archive.sweep({"2026/11/24/12/part-0.png"}) == 500
+    assert archive.sweep(set()) == Swept(left=501)
+    assert archive.sweep(None) == Swept()
+    gone = "2026/11/24/12/part-999.png"
+    assert archive.sweep({gone}) == Swept(left=501, missing=(gone,))
+    assert archive.sweep({"2026/11/24/12/part-0.png"}) == Swept(removed=500)
+
+
+def test_what_retention_has_let_go_of_is_not_missing(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "images")
+    for path in ("2026/11/24/10/a.png", "2026/11/24/12/b.png", "2026/11/24/12/b.jpg"):
+        (archive.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (archive.root / path).touch()
+    known = {path.relative_to(archive.root).as_posix() for path in archive.root.rglob("*.*g")}
+    older = {"2026/11/24/09/a.png", "2026/11/24/11/a.jpg"}
+    assert archive.sweep(known | older) == Swept()
+    gone = ("2026/11/24/11/c.map.png", "2026/11/24/13/d.jpg")
+    assert archive.sweep(known | older | set(gone)) == Swept(missing=gone)
+    for path in known:
+        (archive.root / path).unlink()
+    assert archive.sweep(known) == Swept(missing=tuple(sorted(known))), "the whole folder is gone"
 
 
 @pytest.mark.parametrize("uid", ["", "../x", "a/b", ".hidden", "a b", "x" * 129, "a\0"])

@@ -1,32 +1,14 @@
 """A full disk, for real: pictures are shed and flagged; rows wait, and are written once there is space."""
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 from scripted_line import STAND_IN, ScriptedCamera, line_config
 
 from db.session import open_read_only
 from drivers.types import Grab
 from station.engine import Engine
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 class NoisyCamera(ScriptedCamera):

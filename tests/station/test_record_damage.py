@@ -66,11 +66,14 @@ def grow(config: StationConfig, parts: int) -> None:
         writer.commit(rows)
 
 
+def quick(data_dir: Path) -> StationConfig:
+    return line_config(data_dir, trigger={"interval_ms": 10.0}, housekeeping={"backup_hours": 0.0})
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> StationConfig:
     """A line that has run twice, and was backed up between."""
-    data_dir = tmp_path_factory.mktemp("ran") / "data"
-    config = line_config(data_dir, trigger={"interval_ms": 10.0}, housekeeping={"backup_hours": 0.0})
+    config = quick(tmp_path_factory.mktemp("ran") / "data")
     run_line(line(config, FIRST))
     config.backup_folder.mkdir()
     shutil.copy(config.database_path, config.backup_folder / "station-20261124T120000Z.db")
@@ -81,7 +84,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> StationConfig:
 @pytest.fixture
 def config(ran: StationConfig, tmp_path: Path) -> StationConfig:
     shutil.copytree(ran.station.data_dir, tmp_path / "data")
-    return ran.model_copy(update={"station": ran.station.model_copy(update={"data_dir": tmp_path / "data"})})
+    return quick(tmp_path / "data")
 
 
 @pytest.mark.parametrize("backup", ["a backup", "no backup"])
@@ -176,3 +179,18 @@ def test_damage_under_a_running_line_is_found_by_its_backup(tmp_path: Path, no_l
     assert_whole(account, engine, account.triggered)
     assert "record-loss" not in alarms(engine)
     assert len(ask(config, "SELECT id FROM part")) == 1500 + account.triggered
+
+
+def test_pictures_that_are_missing_or_that_no_row_names_are_told_at_the_start(
+    config: StationConfig, no_leaks: None
+) -> None:
+    pictures = sorted(config.images_dir.rglob("*.png"))
+    pictures[-1].unlink()
+    pictures[0].with_name("unknown.png").write_bytes(b"x")
+    engine = line(config, 2)
+    account = run_line(engine)
+    assert_whole(account, engine, 2)
+    name = pictures[-1].relative_to(config.images_dir).as_posix()
+    title = f"PICTURES: 1 named by a row and not there, as {name}; 1 that no row names removed"
+    assert alarms(engine) == {"pictures": title}
+    assert title in ask(config, "SELECT title FROM event WHERE kind = 'alarm'")
