@@ -19,6 +19,7 @@ BENCHMARKS = {
     "accuracy": "VarAD, PatchCore and PaDiM on labelled sets",
     "ablation": "the station preset with one thing changed at a time",
     "robustness": "verdicts under other light, pose, focus and noise",
+    "recovery": "how soon the demo line inspects again after a fault",
     "speed": "stages, the peer, growth with tokens, floors, memory",
     "load": "what the line adds to its detector, and where it saturates",
     "soak": "a line under a storm of faults: its account, its memory",
