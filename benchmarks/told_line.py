@@ -19,7 +19,7 @@ from benchmarks.cameras import PreparedCamera, StormCamera
 from db.writer import PartRow
 from drivers.types import Trigger
 from station.config import load_config
-from station.engine import Engine
+from station.engine import Engine, StartError
 from station.line_commands import finish, running, wait
 from station.recording import part_uid
 
@@ -60,9 +60,13 @@ def main() -> int:
         camera = StormCamera(config.cameras[0])
         threading.Thread(target=camera.listen, args=(sys.stdin,), name="storm", daemon=True).start()
     command = None if arguments.think_ms is None else [*STAND_IN, "--think-ms", str(arguments.think_ms)]
-    with running(ToldEngine(config, parts=arguments.parts, camera=camera, command=command)) as engine:
-        say("started", engine.worker_pid)
-        wait(engine)
+    try:
+        with running(ToldEngine(config, parts=arguments.parts, camera=camera, command=command)) as engine:
+            say("started", engine.worker_pid)
+            wait(engine)
+    except StartError as error:
+        print(f"the line did not start: {error}", file=sys.stderr)
+        return 2
     account = engine.ledger.snapshot()
     say("ended", account.triggered, account.rows)
     return finish(engine, False, {})
