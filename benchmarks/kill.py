@@ -70,10 +70,10 @@ class KillTrials:
         )
         self.start_s: list[float] = []
         self._acknowledged: set[str] = set()
-        self._under_way = self._pictures = 0
+        self._in_the_start = self._under_way = self._pictures = 0
         self._checked_files: set[str] = set()
-        self.faults: dict[str, list[str]] = {
-            name: []
+        self.faults: dict[str, set[str]] = {
+            name: set()
             for name in (
                 "acknowledged_rows_lost",
                 "rows_without_their_picture",
@@ -96,7 +96,7 @@ class KillTrials:
             try:
                 worker = line.wait_started()
             except RuntimeError as error:
-                self.faults["starts_failed"].append(str(error))
+                self.faults["starts_failed"].add(str(error))
             else:
                 self.start_s.append(time.monotonic() - begun_s)
                 time.sleep(after_s)
@@ -104,10 +104,11 @@ class KillTrials:
         line.end(signal.SIGKILL)
         told = line.told()
         self._under_way += worker is not None
+        self._in_the_start += worker is None
         self._acknowledged.update(words[1] for words in told if words[0] == "recorded")
         for child in {*processes, *([worker] if worker else [])}:
             if not _gone(child):
-                self.faults["workers_left_behind"].append(str(child))
+                self.faults["workers_left_behind"].add(str(child))
         self.look()
 
     def last_start(self) -> None:
@@ -116,18 +117,17 @@ class KillTrials:
         line.wait_started()
         status = line.end(signal.SIGTERM)
         if status:
-            self.faults["starts_failed"].append(f"the last line ended with status {status}")
+            self.faults["starts_failed"].add(f"the last line ended with status {status}")
         self._acknowledged.update(words[1] for words in line.told() if words[0] == "recorded")
         self._checked_files.clear()
         self.look()
-        leftover = [path.name for path in self._data_dir.rglob("*.tmp")]
-        self.faults["starts_failed"] += [f"left behind: {name}" for name in leftover]
+        self.faults["starts_failed"] |= {f"left behind: {path}" for path in self._data_dir.rglob("*.tmp")}
 
     def look(self) -> None:
         """Compare what is on the disk with what was acknowledged."""
         path = self._data_dir / "station.db"
         if not path.exists():
-            self.faults["acknowledged_rows_lost"] += sorted(self._acknowledged)
+            self.faults["acknowledged_rows_lost"] |= self._acknowledged
             return
         try:
             with _reading(path) as (connection, loss):
@@ -136,13 +136,13 @@ class KillTrials:
                 broken = read_faults(connection)
                 files = read_known_files(connection)
         except RecordError as error:
-            self.faults["database_damaged"].append(str(error))
+            self.faults["database_damaged"].add(str(error))
             return
         if checked != "ok":
-            self.faults["database_damaged"].append(str(checked))
-        self.faults["chains_broken"] += broken
-        self.faults["high_water_mark_missed"] += [loss] if loss else []
-        self.faults["acknowledged_rows_lost"] += sorted(self._acknowledged - recorded)
+            self.faults["database_damaged"].add(str(checked))
+        self.faults["chains_broken"].update(broken)
+        self.faults["high_water_mark_missed"] |= {loss} if loss else set()
+        self.faults["acknowledged_rows_lost"] |= self._acknowledged - recorded
         self.rows = len(recorded)
         archive = Archive(self._data_dir / "images")
         for file in files - self._checked_files:
@@ -152,7 +152,7 @@ class KillTrials:
                 )
                 assert np.size(picture)
             except RecordError as error:
-                self.faults["rows_without_their_picture"].append(str(error))
+                self.faults["rows_without_their_picture"].add(str(error))
         self._checked_files |= files
         self._pictures = len(files)
 
@@ -160,10 +160,11 @@ class KillTrials:
         """The account of all trials."""
         kept = {name: len(found) for name, found in self.faults.items()}
         for name, found in self.faults.items():
-            print("".join(f"{name}: {text}\n" for text in found[:5]), end="")
+            print("".join(f"{name}: {text}\n" for text in sorted(found)[:5]), end="")
         start_s = sorted(self.start_s)
         return {
             "exact": not any(kept.values()),
+            "killed_in_the_start": self._in_the_start,
             "killed_under_way": self._under_way,
             "rows_acknowledged": len(self._acknowledged),
             "rows_in_the_record": self.rows,

@@ -1,13 +1,14 @@
 """A line in a process of its own, seen from outside: its configuration, its life, what it has told."""
 
 import json
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,14 @@ _START_S = 60.0
 
 
 def free_port() -> int:
-    """The first of three free consecutive ports."""
+    """The first of three free consecutive ports, below those that outgoing connections are given."""
     while True:
-        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with ExitStack() as sockets:
             try:
-                second.bind(("127.0.0.1", port + 1))
-                third.bind(("127.0.0.1", port + 2))
-            except (OSError, OverflowError):
+                for offset in range(3):
+                    sockets.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
+            except OSError:
                 continue
             return port
 

@@ -30,6 +30,8 @@ _SUBSCRIBER = (
     "with LineSubscriber(sys.argv[1], int(sys.argv[2])) as line:\n    while True: line.receive(100)"
 )
 ENGINE_FAULTS = ("engine terminated", "engine killed")
+WORKER_FAULTS = ("worker killed", "worker stopped")
+_ENGINE_SHARE = 0.2  # of all faults, while the engine is not spared
 
 
 class NotNow(Exception):
@@ -80,8 +82,8 @@ class Storm:
         self._bag: list[str] = []
         self._screens: list[subprocess.Popen[bytes]] = []
         self.faults: list[Fault] = []
-        self.engine_may_end = False
-        """Whether the engine itself is among what may be hit now."""
+        self.spared: tuple[str, ...] = ENGINE_FAULTS
+        """Kinds that do not come now."""
         self._kinds: dict[str, tuple[Callable[[], Heal | None], float]] = {
             "buffer failed": (lambda: self._camera("fail"), 0),
             "trigger lost": (lambda: self._camera("lose"), 0),
@@ -149,10 +151,10 @@ class Storm:
             if not self._bag:
                 self._bag = [kind for kind in self._kinds if kind not in ENGINE_FAULTS]
                 self._chance.shuffle(self._bag)
-            if self.engine_may_end and self._chance.random() < 0.2:
+            if ENGINE_FAULTS[0] not in self.spared and self._chance.random() < _ENGINE_SHARE:
                 return self._chance.choice(ENGINE_FAULTS)
             kind = self._bag.pop()
-            if kind not in under_way:
+            if kind not in under_way and kind not in self.spared:
                 return kind
         return "buffer failed"
 

@@ -19,7 +19,7 @@ from benchmarks.cameras import PreparedCamera, StormCamera
 from db.writer import PartRow
 from drivers.types import Trigger
 from station.config import load_config
-from station.engine import Engine
+from station.engine import Engine, StartError
 from station.keeping import part_uid
 from station.line_commands import finish, running, wait
 
@@ -61,9 +61,13 @@ def main() -> int:
         threading.Thread(target=camera.listen, args=(sys.stdin,), name="storm", daemon=True).start()
     command = None if arguments.think_ms is None else [*STAND_IN, "--think-ms", str(arguments.think_ms)]
     cameras = [camera] if camera else None
-    with running(ToldEngine(config, parts=arguments.parts, cameras=cameras, command=command)) as engine:
-        say("started", engine.worker_pid)
-        wait(engine)
+    try:
+        with running(ToldEngine(config, parts=arguments.parts, cameras=cameras, command=command)) as engine:
+            say("started", engine.worker_pid)
+            wait(engine)
+    except StartError as error:
+        print(f"the line did not start: {error}", file=sys.stderr)
+        return 2
     account = engine.ledger.snapshot()
     say("ended", account.triggered, account.rows)
     return finish(engine, False, {})

@@ -38,7 +38,7 @@ def test_the_clock_steps_back_an_hour(
     starts = [f"{now:%H:%M}", f"{datetime.fromtimestamp(clock() + 12 * HOUR_S):%H:%M}"]
     shifts = [{"name": name, "start": start} for name, start in zip("AB", starts, strict=True)]
     config = config.model_validate(config.model_dump() | {"shifts": shifts})
-    engine = Engine(config, camera=ScriptedCamera([PASS, REJECT]), command=STAND_IN)
+    engine = Engine(config, cameras=[ScriptedCamera([PASS, REJECT])], command=STAND_IN)
     engine.start()
     wait_until(lambda: len(backups(config.backup_folder)) == 1)
     wait_until(lambda: engine.ledger.snapshot().rows >= 20)
@@ -69,7 +69,7 @@ def test_the_clock_steps_back_an_hour(
     assert all(key == shift_at(config.shifts, unix_ns).key for unix_ns, key, _ in keys)
     assert len({key for _, key, _ in keys}) == 2
     assert all((config.images_dir / path).is_file() for _, _, path in keys)
-    again = Engine(config, parts=3, camera=ScriptedCamera([PASS]), command=STAND_IN)
+    again = Engine(config, parts=3, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     again.start()
     wait_until(again.done.is_set)
     rows = assert_whole(again.stop("done"), again, 3)

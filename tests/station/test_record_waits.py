@@ -32,7 +32,7 @@ sys.stdin.read()
 
 
 def running(config: StationConfig, script: list[tuple[int, int, int]]) -> Engine:
-    engine = Engine(config, camera=ScriptedCamera(script), command=STAND_IN)  # type: ignore[arg-type]
+    engine = Engine(config, cameras=[ScriptedCamera(script)], command=STAND_IN)  # type: ignore[arg-type]
     engine.start()
     wait_until(lambda: engine.ledger.snapshot().rows >= 5)
     return engine
@@ -196,7 +196,7 @@ def test_a_line_does_not_start_where_it_can_write_nothing(small_disk: Path, no_l
     config.station.data_dir.mkdir()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(StartError, match=r"station\.db: cannot be opened for writing; give this user write"):
-        Engine(config, camera=ScriptedCamera([PASS]), command=STAND_IN).start()
+        Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN).start()
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     engine = running(config, [PASS])
     account = engine.stop("done")
