@@ -118,7 +118,7 @@ def _config(folder: Path, **changes: dict[str, Any]) -> StationConfig:
 
 @contextmanager
 def _running(config: StationConfig, camera: Camera | None = None) -> Iterator[Engine]:
-    engine = Engine(config, cameras=[camera])
+    engine = Engine(config, cameras=[camera] if camera else None)
     engine.start()
     try:
         _until(lambda: engine.signals().ready and _inspected(engine) > 0)
