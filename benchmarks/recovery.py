@@ -34,7 +34,7 @@ from station.engine import Engine
 ROOT = Path(__file__).resolve().parents[1]
 GIVE_UP_S = 120.0
 PORT = 27_900  # below the ports that outgoing connections are given
-ABSENT_OPENS = 3
+ABSENT_OPENS = 5  # gone for some eight seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
