@@ -27,5 +27,5 @@ def _keys(arguments: argparse.Namespace) -> int:
     allowed = folder / SCREENS / f"{arguments.screen}.public"
     print(f"screen   {carried}: move this folder to that machine, and leave no copy here")
     print(f"there    station ui --connect HOST --keys {carried.name}")
-    print(f"allowed  as long as {allowed} is there")
+    print(f"allowed  as long as {allowed} is there; without it, from its next connection on it is shut out")
     return 0

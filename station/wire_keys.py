@@ -44,7 +44,7 @@ class LineKeys:
 
     def allows(self, public: bytes) -> bool:
         """Whether a screen with this key may connect. Looks into the folder each time, so that a screen is
-        added or shut out without a stop of the line."""
+        added without a stop of the line, or shut out from its next connection on."""
         for path in self.screens.glob("*.public"):
             with contextlib.suppress(KeysError):  # one that is damaged lets nobody in, and shuts nobody out
                 if _read(path) == public:
