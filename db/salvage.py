@@ -4,9 +4,8 @@ The hash chain says which of its rows are as they were written: each whose link 
 backup's last row they continue its chain, and get the numbers and hashes that they had.
 """
 
-import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
@@ -16,10 +15,9 @@ from sqlalchemy import text
 
 from db.chain import CHAINED, GENESIS, ChainedTable, Head, hashed_columns, head, link
 from db.errors import RecordContradicted
-from db.models import EventKind
-from db.writer import EventRow, PartRow, ViewRow, Writer
+from db.writer import Writer
 
-_ROWS_AT_ONCE = 500
+_ROWS_AT_ONCE = 2000
 _RUN_COLUMNS = ("station", "version", "config_sha256", "model_id", "started_unix_ns")
 
 
@@ -31,7 +29,7 @@ def take_over(
     Args:
         damaged: nobody writes to it; nothing in it is changed.
         writer: of a backup of it, or of an empty record.
-        between_steps: called every few hundred rows.
+        between_steps: called every two thousand rows.
 
     Raises:
         RecordError: of the writer.
@@ -47,8 +45,8 @@ def take_over(
         for table in CHAINED:
             rows = _sound_rows(source, table, _since(source, table, writer))
             while batch := list(islice(rows, _ROWS_AT_ONCE)):
-                _write(writer, table, batch)
-                taken[table] += len(batch)
+                _add_runs(writer, batch)
+                taken[table] += writer.append_stored(table, batch)
                 between_steps()
     return taken
 
@@ -111,31 +109,14 @@ def _readable(
             yield row
 
 
-def _write(writer: Writer, table: ChainedTable, rows: Iterable[dict[str, Any]]) -> None:
-    if table == "event":
-        writer.commit((), [_event(row) for row in rows])
-        return
-    parts = [_part(row) for row in rows]
-    for part in {part.run_id: part for part in parts}.values():  # its run's own row may be gone
+def _add_runs(writer: Writer, rows: list[dict[str, Any]]) -> None:
+    """The run of a row must be there; its own row may be what is gone."""
+    for run_id, row in {row["run_id"]: row for row in rows if row["run_id"] is not None}.items():
         writer.start_run(
-            part.run_id,
+            run_id,
             station="",
             version="",
             config_sha256="",
-            model_id=part.model_id,
-            started_unix_ns=part.triggered_unix_ns,
+            model_id=row.get("model_id", ""),
+            started_unix_ns=row.get("triggered_unix_ns", 0),
         )
-    writer.commit(parts)
-
-
-def _part(stored: dict[str, Any]) -> PartRow:
-    row = {name: value for name, value in stored.items() if name not in ("id", "hash")}
-    row |= {name: json.loads(row[name]) for name in ("timings_ms", "regions")}
-    row["image_shed"] = bool(row["image_shed"])
-    row["views"] = [ViewRow(**view) for view in json.loads(row["views"])]
-    return PartRow(**row)
-
-
-def _event(stored: dict[str, Any]) -> EventRow:
-    row = {name: value for name, value in stored.items() if name not in ("id", "hash")}
-    return EventRow(**row | {"detail": json.loads(row["detail"]), "kind": EventKind(row["kind"])})

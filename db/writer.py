@@ -19,7 +19,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from db.chain import ChainedTable, Head, canonical_json, head, link_row
+from db.chain import CHAINED, ChainedTable, Head, canonical_json, hashed_columns, head, link, link_row
 from db.errors import RecordContradicted, RecordDamaged, RecordError, RecordLocked, record_errors
 from db.mark import Mark, read_last_part_seq
 from db.models import Base, EventKind, Hourly, Part, Run
@@ -196,6 +196,38 @@ class Writer:
             self._last_part_seq = max(self._last_part_seq, *(row.part_seq for row in parts), 0)
             self._mark.write({"part": part_head, "event": event_head}, self._last_part_seq)
 
+    def append_stored(self, table: ChainedTable, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Write rows as another record stores them, in one transaction; those whose uid is here are left out.
+        Those that continue this record's chain keep their ids and hashes. How many were new.
+
+        Args:
+            table: part or event.
+            rows: every column, as SQLite gives it.
+        """
+        names = hashed_columns(table)
+        new: dict[str, tuple[Any, ...]] = {}
+        with record_errors(self.path):
+            with self._connection.begin():
+                at = head(self._connection, table)
+                known = self._recorded(table, [row["uid"] for row in rows])
+                for row in rows:
+                    if row["uid"] not in known:
+                        values = [at.row_id + 1, *(row[name] for name in names[1:])]
+                        at = Head(values[0], link(table, at.hash, values))
+                        new[row["uid"]] = (*values, at.hash)
+                if new:
+                    columns = ", ".join(f'"{name}"' for name in (*names, "hash"))
+                    marks = ", ".join("?" * (len(names) + 1))
+                    statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"
+                    self._connection.exec_driver_sql(statement, list(new.values()))
+                if table == "part":
+                    added = [row for row in rows if row["uid"] in new]
+                    self._count_hourly(added)
+                    self._last_part_seq = max(self._last_part_seq, *(row["part_seq"] for row in added), 0)
+                heads = {name: head(self._connection, name) for name in CHAINED}
+            self._mark.write(heads, self._last_part_seq)
+        return len(new)
+
     def start_run(
         self,
         run_id: str,
@@ -264,14 +296,20 @@ class Writer:
             self._connection.execute(insert(Base.metadata.tables[table]), new)
         return at, new
 
-    def _unrecorded(self, table: ChainedTable, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _recorded(self, table: ChainedTable, uids: list[str]) -> dict[str, Mapping[str, Any]]:
+        """Those of some rows that are there, by uid, without ids and hashes."""
         columns = Base.metadata.tables[table].columns
+        wanted = [column for column in columns if column.name not in ("id", "hash")]
         known: dict[str, Mapping[str, Any]] = {}
-        for start in range(0, len(rows), _UIDS_PER_QUERY):
-            uids = [row["uid"] for row in rows[start : start + _UIDS_PER_QUERY]]
-            wanted = [column for column in columns if column.name not in ("id", "hash")]
-            found = self._connection.execute(select(*wanted).where(columns["uid"].in_(uids)))
-            known |= {row["uid"]: row for row in found.mappings()}
+        for start in range(0, len(uids), _UIDS_PER_QUERY):
+            asked = columns["uid"].in_(uids[start : start + _UIDS_PER_QUERY])
+            known |= {
+                row["uid"]: row for row in self._connection.execute(select(*wanted).where(asked)).mappings()
+            }
+        return known
+
+    def _unrecorded(self, table: ChainedTable, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        known = self._recorded(table, [row["uid"] for row in rows])
         new = []
         for row in rows:
             earlier = known.setdefault(row["uid"], row)
