@@ -25,7 +25,7 @@ from station.types import Reason
 log = logging.getLogger(__name__)
 
 _SLICE_S = 0.1
-_FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.25, 5.0
+_FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.25, 1.0
 
 
 class AcquisitionStage(Stage):

@@ -33,7 +33,7 @@ def screen_address(config: StationConfig, connect: str | None, keys: Path | None
     if connect is not None:
         host, colon, digits = connect.partition(":")
         if not host or (colon and not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65_534)):
-            raise KeysError(f"--connect {connect!r}: expected HOST or HOST:PORT, e.g. 192.168.0.30:47800")
+            raise KeysError(f"--connect {connect!r}: expected HOST or HOST:PORT, e.g. 192.168.0.30:17800")
         port = int(digits) if digits else port
     folder = keys or (config.publishing.keys if connect is None or is_loopback(host) else None)
     if folder is None and not is_loopback(host):

@@ -163,7 +163,7 @@ class PublishingSection(Section):
     """Where the screens find the engine."""
 
     host: str = "127.0.0.1"
-    port: int = Field(default=47800, ge=1024, le=65_533)
+    port: int = Field(default=17800, ge=1024, le=65_533)
     """First of three consecutive TCP ports: previews, events, commands."""
     keys: Path | None = None
     """Folder that `station keys` has made: only screens with a key connect. None = this machine alone."""
@@ -186,7 +186,7 @@ class MetricsSection(Section):
     """Where Prometheus finds the line's figures."""
 
     host: str = "127.0.0.1"
-    port: int = Field(default=47810, ge=0, le=65_535)
+    port: int = Field(default=17810, ge=0, le=65_535)
     """TCP port; 0 = no metrics."""
 
 

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -201,6 +200,8 @@ def _tokens(grids: Tensor) -> Tensor:
 
 def _cluster(p: Tensor, config: ScoringConfig, seed: int) -> Tensor:
     """Centres of the predicted tokens (m, C): (K, C), fewer than asked for where there are few tokens."""
+    from sklearn.cluster import KMeans  # slow to import, and inspecting needs none of it
+
     count = max(1, min(config.clusters, len(p) // 64))
     sample = np.random.default_rng(seed).permutation(len(p))[:CLUSTER_SAMPLE]
     clusters = KMeans(count, n_init=1, max_iter=30, random_state=seed).fit(

@@ -1,5 +1,6 @@
 """A line made of scripted parts: its configuration, its camera, and the stand-in for its detector."""
 
+import random
 import socket
 import sys
 import time
@@ -16,14 +17,13 @@ STAND_IN = [sys.executable, str(Path(__file__).with_name("standin.py"))]
 
 
 def free_port() -> int:
-    """The first of three free consecutive ports."""
+    """The first of three free consecutive ports, below those that systems give to outgoing connections."""
     for _ in range(100):
+        port = random.SystemRandom().randrange(18_000, 32_000)
         with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
             try:
-                second.bind(("127.0.0.1", port + 1))
-                third.bind(("127.0.0.1", port + 2))
+                for offset, one in enumerate((first, second, third)):
+                    one.bind(("127.0.0.1", port + offset))
             except OSError:
                 continue
             return port

@@ -25,7 +25,7 @@ SHIPPED = (ROOT / "config.yaml").read_text()
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
-    path.write_text(SHIPPED.replace("port: 47800", f"port: {free_port()}"))
+    path.write_text(SHIPPED.replace("port: 17800", f"port: {free_port()}"))
     return path
 
 

@@ -83,7 +83,7 @@ def test_every_key_of_every_section_is_in_the_shipped_file_with_a_comment() -> N
         ("  name: STATION 1", "\tname: STATION 1", "tab in the indentation"),
         ("name: STATION 1", "name: &anchor X", "anchors and aliases are not allowed"),
         ("name: STATION 1", "name: !!python/name:os.system x", "is not allowed"),
-        ("port: 47800", "port: 80", "publishing.port: input should be greater than or equal to 1024"),
+        ("port: 17800", "port: 80", "publishing.port: input should be greater than or equal to 1024"),
         ("name: STATION 1", "name: ''", "station.name"),
         ("station:\n", "station: [\n", ""),
     ],

@@ -155,7 +155,7 @@ def test_a_line_is_restored_from_its_backup_and_runs_on(
     path = tmp_path / "config.yaml"
     text = (ROOT / "config.yaml").read_text()
     path.write_text(
-        text.replace("data_dir: station-data", "data_dir: data").replace("47800", str(free_port()))
+        text.replace("data_dir: station-data", "data_dir: data").replace("17800", str(free_port()))
     )
     engine, end = running(tmp_path)
     engine.start()
@@ -207,7 +207,7 @@ def test_a_start_on_lost_rows_keeps_their_pictures(tmp_path: Path) -> None:
         ("other_image_days: 365 ", "other_image_days: 0 ", "housekeeping.other_image_days"),
         ("max_images_gb: 100 ", "max_images_gb: 0 ", "housekeeping.max_images_gb"),
         ("backups_kept: 7 ", "backups_kept: 0 ", "housekeeping.backups_kept"),
-        ("port: 47810 ", "port: 70000 ", "metrics.port"),
+        ("port: 17810 ", "port: 70000 ", "metrics.port"),
         ("level: INFO ", "level: info ", "log.level"),
     ],
 )

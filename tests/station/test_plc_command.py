@@ -23,7 +23,7 @@ def plc() -> Iterator[PlcSimulator]:
 
 def config_file(folder: Path, port: int) -> Path:
     path = folder / "config.yaml"
-    text = SHIPPED.replace("port: 47800", f"port: {free_port()}")
+    text = SHIPPED.replace("port: 17800", f"port: {free_port()}")
     path.write_text(
         text.replace("  driver: none  ", f"  port: {port}\n  host: 127.0.0.1\n  driver: modbus ", 1)
     )

@@ -21,7 +21,7 @@ SHIPPED = (ROOT / "config.yaml").read_text()
 def run(folder: Path, camera: str, parts: int) -> tuple[dict[str, object], list[tuple[object, ...]]]:
     """`station run` on another camera: its figures, and (verdict, reason, image, map) of each row."""
     head, rest = SHIPPED.split("  - driver: simulated", 1)
-    tail = rest[rest.index("trigger:") :].replace("port: 47800", f"port: {free_port()}")
+    tail = rest[rest.index("trigger:") :].replace("port: 17800", f"port: {free_port()}")
     config = folder / "config.yaml"
     config.write_text(f"{head}  - {camera}\n{tail}")
     command = [sys.executable, "-m", "station.cli", "run", "--headless", "--json", "--parts", str(parts)]

@@ -25,7 +25,7 @@ def screens_of(parent: int) -> list[int]:
 def test_killing_the_screen_leaves_the_line_running_and_its_account_whole(tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "config.yaml"
-    config.write_text((ROOT / "config.yaml").read_text().replace("port: 47800", f"port: {port}"))
+    config.write_text((ROOT / "config.yaml").read_text().replace("port: 17800", f"port: {port}"))
     environment = os.environ | {"DISPLAY": ":offscreen", "QT_QPA_PLATFORM": "offscreen"}
     command = [sys.executable, "-m", "station.cli", "run", "--config", str(config)]
     process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)

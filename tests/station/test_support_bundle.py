@@ -26,7 +26,7 @@ def station(tmp_path: Path, port: int | None = None) -> Path:
     (keys / "station.ed25519").write_bytes(PRIVATE)
     (keys / "station.pub").write_bytes(b"public half\n")
     text = (ROOT / "config.yaml").read_text()
-    text = text.replace("port: 47800", f"port: {port or free_port()}").replace(
+    text = text.replace("port: 17800", f"port: {port or free_port()}").replace(
         "data_dir: station-data", "data_dir: data"
     )
     text = text.replace("bundle: demo", "bundle: keys/none.safetensors\n  trusted_keys: keys")

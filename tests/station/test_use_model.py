@@ -24,8 +24,8 @@ from varad_core.bundle import ensure_signing_key, load_bundle, save_bundle
 def served(tmp_path: Path) -> Iterator[Path]:
     """The configuration of a line that runs."""
     path = tmp_path / "config.yaml"
-    text = (ROOT / "config.yaml").read_text().replace("port: 47800", f"port: {free_port()}")
-    for old, new in (("port: 47810", "port: 0"), ("threads: 0", "threads: 1"), ("_ms: 250 ", "_ms: 500 ")):
+    text = (ROOT / "config.yaml").read_text().replace("port: 17800", f"port: {free_port()}")
+    for old, new in (("port: 17810", "port: 0"), ("threads: 0", "threads: 1"), ("_ms: 250 ", "_ms: 500 ")):
         assert old in text
         text = text.replace(old, new)
     path.write_text(text)

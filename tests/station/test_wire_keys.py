@@ -249,10 +249,10 @@ def test_where_a_screen_connects_to(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(SHIPPED)
     config = load_config(path)
-    assert screen_address(config, None, None) == (HOST, 47800, None)
+    assert screen_address(config, None, None) == (HOST, 17800, None)
     assert screen_address(config, "localhost:5000", None) == ("localhost", 5000, None)
     keys = read_screen_keys(folder)
-    assert screen_address(config, "192.168.0.30", folder) == ("192.168.0.30", 47800, keys)
+    assert screen_address(config, "192.168.0.30", folder) == ("192.168.0.30", 17800, keys)
     for connect, folder_given, message in (
         ("192.168.0.30", None, "192.168.0.30: a line on another machine asks for keys"),
         ("192.168.0.30:x", folder, "expected HOST or HOST:PORT"),

@@ -2,6 +2,7 @@
 
 import json
 import queue
+import random
 import socket
 import threading
 import time
@@ -31,14 +32,13 @@ MAP_PX = 64
 
 
 def free_port() -> int:
-    """The first of three consecutive free TCP ports."""
+    """The first of three free consecutive ports, below those that systems give to outgoing connections."""
     while True:
+        port = random.SystemRandom().randrange(18_000, 32_000)
         with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-            first.bind((HOST, 0))
-            port = first.getsockname()[1]
             try:
-                second.bind((HOST, port + 1))
-                third.bind((HOST, port + 2))
+                for offset, one in enumerate((first, second, third)):
+                    one.bind((HOST, port + offset))
             except OSError:
                 continue
             return port
