@@ -72,7 +72,7 @@ class SupervisedLine:
             self.ends.append(End(self._asked, status, self.line.told()))
             self.line.close()
             self.line, self._asked, self._start_at_s = None, "", now_s + RESTART_S
-        elif now_s >= self._sample_at_s:
+        elif now_s >= self._sample_at_s and not self._asked:
             self._sample_at_s = now_s + _SAMPLE_S
             self.vital_signs.sample(f"engine, {self.camera}", self.line.process.pid)
             if (worker := self.worker()) is not None:
