@@ -89,12 +89,13 @@ def test_a_locked_database_holds_up_rows_alone(
 @contextmanager
 def blocked_picture(engine: Engine) -> Iterator[None]:
     """The file of a picture to come opens as slowly as its other end."""
-    pipes = []
+    pipes: list[Path] = []
+    part_seq = engine.ledger.snapshot().triggered + 100 | 1  # every odd one is a reject
     for ahead_s in (0, 600):
         hour = datetime.fromtimestamp(datetime.now(UTC).timestamp() + ahead_s, UTC).strftime("%Y/%m/%d/%H")
         folder = engine.config.images_dir / hour
         folder.mkdir(parents=True, exist_ok=True)
-        pipe = folder / f"{part_uid(engine.run_id, engine.ledger.snapshot().triggered + 50)}.png.tmp"
+        pipe = folder / f"{part_uid(engine.run_id, part_seq)}.png.tmp"
         if pipe not in pipes:
             os.mkfifo(pipe)
             pipes.append(pipe)

@@ -231,6 +231,7 @@ def test_the_csv_holds_every_row_and_no_formula(data_dir: Path, tmp_path: Path) 
     with (tmp_path / "parts.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == PARTS - 1
+    assert {"plc_part_id", "views"} <= set(rows[0])
     assert [int(row["part_seq"]) for row in rows] == [
         seq for seq in range(1, PARTS + 1) if seq != MISSING_SEQ
     ]
