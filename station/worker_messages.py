@@ -69,7 +69,7 @@ def decode_message(data: bytes) -> WorkerMessage:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise WorkerMessageError(f"{where}: {first['msg']}".removeprefix(": ")) from error
+        raise WorkerMessageError(" ".join(f"{where}: {first['msg']}".split())) from error
     if isinstance(message, Ready) and not math.isfinite(message.limits.reject):
         raise WorkerMessageError(f"the reject limit must be a number (got {message.limits.reject})")
     return message
