@@ -43,7 +43,7 @@ def with_scale(text: bytes) -> bytes:
     return MAP[:at] + text.ljust(length)[:length] + MAP[at + length :]
 
 
-@examples(300)
+@examples(150)
 @given(content=st.binary(max_size=200) | mutations(PICTURE) | mutations(MAP))
 @example(content=announced_png(60_000, 60_000))
 @example(content=with_scale(b"1.0"))

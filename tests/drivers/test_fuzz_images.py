@@ -66,7 +66,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     return decode
 
 
-@examples(200)
+@examples(100)
 @given(
     content=st.binary(max_size=300)
     | st.sampled_from(FILES).flatmap(lambda file: st.binary().map(file[:12].__add__))
@@ -75,7 +75,7 @@ def test_bytes(read: Read, content: bytes) -> None:
     read(content)
 
 
-@examples(200)
+@examples(100)
 @given(content=st.sampled_from(FILES + TURNED).flatmap(mutations))
 @example(content=announced_png(60_000, 60_000))
 @example(content=announced_png(30_000, 30_000))

@@ -24,7 +24,7 @@ WORD = st.integers(0, 65_535) | st.sampled_from((0, 1, 0x5601, 0x0156, 65_534, 6
 HEARTBEAT_MS, ACKNOWLEDGE_MS, DEADLINE_MS = 200, 100, 1000
 
 
-@examples(300)
+@examples(150)
 @given(registers=st.lists(st.integers(-(2**33), 2**33) | WORD, max_size=14) | st.lists(WORD, max_size=14))
 @example(registers=[])
 @example(registers=[0x5601])

@@ -46,7 +46,7 @@ def other_fields(draw: st.DrawFn) -> bytes:
     return event[:1] + json.dumps(body).encode()
 
 
-@examples(300)
+@examples(150)
 @given(data=st.binary(max_size=200) | st.sampled_from(EVENTS).flatmap(mutations) | other_fields())
 @example(data=b"V" + b"[" * 100_000)
 @example(data=b"S" + b'{"a":' * 100_000)
@@ -64,7 +64,7 @@ def test_events(data: bytes) -> None:
     assert type(decode_event(encode_event(message))) is type(message)
 
 
-@examples(300)
+@examples(150)
 @given(
     data=st.binary(max_size=200)
     | mutations(encode_preview(PREVIEW))

@@ -47,10 +47,11 @@ def test_what_workers_say_is_understood() -> None:
     assert math.isnan(no_number.score), "which is for the decision to judge"
 
 
-@examples(300)
+@examples(150)
 @given(data=st.binary(max_size=100) | st.sampled_from(ENCODED).flatmap(mutations) | other_fields())
 @example(data=b"")
 @example(data=b"[" * 65_536)
+@example(data=ENCODED[2].replace(b'{"a": 1}', b'{"\\u001e\\n": null}'))  # a separator of lines in the message
 @example(data=ENCODED[0].replace(b"1.0", b"Infinity"))
 @example(data=ENCODED[0].replace(b"0.9", b"NaN"))
 @example(data=ENCODED[0].replace(b"0.9", b"7.0"))

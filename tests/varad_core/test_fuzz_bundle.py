@@ -59,13 +59,13 @@ def load(small: Path, keys: Path) -> Load:
     return read
 
 
-@examples(200)
+@examples(100)
 @given(data=st.binary(max_size=200))
 def test_bytes(load: Load, data: bytes) -> None:
     assert load(data) is None
 
 
-@examples(200)
+@examples(100)
 @given(data=st.data())
 def test_a_damaged_file(load: Load, small: Path, data: st.DataObject) -> None:
     load(data.draw(mutations(small.read_bytes())))
@@ -93,7 +93,7 @@ METADATA = st.fixed_dictionaries(
 )
 
 
-@examples(300)
+@examples(100)
 @given(
     tensors=st.dictionaries(st.text(max_size=5), TENSOR, max_size=3),
     metadata=METADATA,
