@@ -1,4 +1,4 @@
-"""The README's table of faults speaks of tests that are there, and of no part that is lost or wrongly passed."""
+"""The README's table of faults: each has a test that is there, and none loses or wrongly passes a part."""
 
 import ast
 from pathlib import Path
