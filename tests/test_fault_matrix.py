@@ -14,7 +14,7 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[:end]]
 
 
-def tests_in(file: str) -> set[str]:
+def functions_in(file: str) -> set[str]:
     tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -25,7 +25,7 @@ def test_every_fault_has_its_test() -> None:
         assert fault and does and noticed and back, fault
         assert (lost, passed) == ("0", "0"), fault
         file, _, name = test.strip("`").partition("::")
-        assert name in tests_in(file), f"{fault}: {test}"
+        assert name in functions_in(file), f"{fault}: {test}"
 
 
 def test_no_fault_stands_there_twice() -> None:
