@@ -110,9 +110,9 @@ class LineHealth:
         with self._lock:
             self._devices[name] = DeviceStatus(name, state, text)
         if state == "fault":
-            self.alarm(f"device-{name}", "high", f"{name.upper()} FAULT: {text}", action)
+            self.alarm(f"device-{name.lower()}", "high", f"{name.upper()} FAULT: {text}", action)
         else:
-            self.clear(f"device-{name}")
+            self.clear(f"device-{name.lower()}")
 
     def device_state(self, name: str) -> str:
         """ok, warn, fault, or off when nothing is known."""

@@ -115,14 +115,14 @@ class Sorting:
             settle=self._settle,
             on_trigger=line.plc_triggered if config.trigger.source == "plc" else None,
             on_counts=self.actuation.plc_read,
-            on_plc=line.device("plc", "check the PLC and its network; parts are rejected until it is back"),
+            on_plc=line.device("PLC", "check the PLC and its network; parts are rejected until it is back"),
             on_failure=line.stage_failed,
         )
 
     @property
     def devices(self) -> tuple[str, ...]:
         """Names of the devices without which nothing can pass."""
-        return ("gate", "plc") if self._plc else ("gate",)
+        return ("gate", "PLC") if self._plc else ("gate",)
 
     def start(self, start: Callable[[Stage], None]) -> None:
         """Start what is configured. Call it behind the camera, whose outputs may be wired."""

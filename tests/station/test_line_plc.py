@@ -155,7 +155,7 @@ def test_whatever_the_plc_does_nothing_passes_and_it_comes_back_by_itself(
         wait_until(lambda: passed(engine) >= 3)
         harm(plc)
         wait_until(lambda: engine.state()[0] is EngineState.FAULT)
-        assert engine.state()[1] == "plc not ready; parts are rejected"
+        assert engine.state()[1] == "PLC not ready; parts are rejected"
         (alarm,) = [alarm for alarm in engine.health.snapshot().alarms if alarm.key == "device-plc"]
         assert any(text in alarm.title for text in fault.split("|"))
         time.sleep(0.3)
