@@ -13,7 +13,7 @@ from scripted_line import ROOT
 from db.queries import read_known_files
 from db.session import open_read_only
 
-TRIALS = 20
+TRIALS = 6  # `python -m benchmarks kill` makes hundreds
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ class Registers(RuleBasedStateMachine):
         self.settled[part_seq] = inspection
         return inspection
 
-    def part(self, missed: bool) -> Trigger | None:
+    def part(self, missed: bool, part_id: int | None) -> Trigger | None:
         self.triggered += 1
         verdict = (Verdict.PASS, Verdict.PASS, Verdict.REJECT)[self.triggered % 3]
         return self.judge(Verdict.NOT_INSPECTED if missed else verdict)

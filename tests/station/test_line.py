@@ -76,7 +76,7 @@ STEP = st.sampled_from(["busy", "missing", "failed", "small"]) | st.tuples(
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     script=st.lists(STEP, min_size=1, max_size=25),
     interval_ms=st.floats(5, 40),

@@ -83,12 +83,10 @@ def test_the_worker_logs_into_its_own_file(tmp_path: Path, no_leaks: None) -> No
 def test_a_line_that_does_not_start_leaves_the_reason(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     text = (Path(__file__).parents[2] / "config.yaml").read_text()
-    config.write_text(text.replace("material: wood", "material: wood\n    # changed"))
-    (tmp_path / "station-data").mkdir()
-    (tmp_path / "station-data" / "station.db").write_text("not a database " * 100)
+    config.write_text(text.replace("bundle: demo ", "bundle: gone.safetensors "))
     command = [sys.executable, "-m", "station.cli", "serve", "--config", str(config)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     logged = lines(tmp_path / "station-data" / "logs" / "engine.jsonl")
-    assert any("not a usable database" in str(line["message"]) for line in logged)
+    assert any("gone.safetensors: no such file" in str(line["message"]) for line in logged)
