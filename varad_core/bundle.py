@@ -91,7 +91,10 @@ def trusted_signers(folder: Path) -> dict[str, str]:
         raise BundleError(f"trusted keys {folder}: {what}")
     signers = {}
     for path in sorted(folder.glob("*.pub")):
-        text = path.read_text().strip().lower()
+        try:
+            text = path.read_text().strip().lower()
+        except (OSError, UnicodeDecodeError):  # a folder, no text, not to be read
+            text = ""
         if len(text) != 64 or any(digit not in "0123456789abcdef" for digit in text):
             raise BundleError(f"trusted key {path}: not 64 hexadecimal digits; remove or replace it")
         signers[text] = path.name
@@ -201,8 +204,12 @@ def load_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
             f"bundle {path}: signed by unknown key {signer[:16]}...; "
             f"put its .pub file into {trusted_keys} to trust it"
         )
-    manifest = json.loads(header["manifest"])
-    if manifest["format"] > FORMAT:
+    try:
+        manifest = json.loads(header["manifest"])
+        newer = manifest["format"] > FORMAT
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"bundle {path}: its manifest is not one of this program's; train again") from error
+    if newer:
         raise BundleError(
             f"bundle {path}: format {manifest['format']} is newer than this program's {FORMAT}; "
             "update the station"

@@ -24,7 +24,11 @@ def load_image(path: Path) -> ImageRgb:
     """
     if not path.is_file():
         raise DataError(f"image {path}: no such file")
-    image_bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    data = np.fromfile(path, np.uint8)
+    try:
+        image_bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # its header announces more pixels than can be decoded
+        image_bgr = None
     if image_bgr is None:
         raise DataError(
             f"image {path}: cannot be decoded; the file is damaged or not an image, remove or replace it"

@@ -125,12 +125,14 @@ class Inspector:
             if isinstance(model, StationVarAD):
                 statistics = _under(bundle.tensors, "scoring.")
                 scoring = GaussianScoring(config.scoring, statistics).to(torch.device(device))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            inspector = cls(
+                config, alignment, tokenizer, model, scoring, limits, manifest["provenance"], device
+            )
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
             raise BundleError(
                 f"bundle {path}: its contents do not fit together "
                 f"({' '.join(str(error).split())[:160]}); train again"
             ) from error
-        inspector = cls(config, alignment, tokenizer, model, scoring, limits, manifest["provenance"], device)
         inspector.model_id = bundle.model_id
         return inspector
 

@@ -159,6 +159,30 @@ def test_resigning_does_not_make_a_stranger_trusted(small: Path, keys: Path, tmp
         load_bundle(forged, keys)
 
 
+@pytest.mark.parametrize("manifest", ["{}", "[]", "not JSON", '{"format": "1"}', "[" * 100_000])
+def test_a_manifest_of_another_kind_that_was_signed(
+    small: Path, keys: Path, monkeypatch: pytest.MonkeyPatch, manifest: str
+) -> None:
+    monkeypatch.setattr(bundle_module.json, "dumps", lambda *values, **how: manifest)
+    save_bundle(small, {}, {}, signing_key=ensure_signing_key(keys))
+    monkeypatch.undo()
+    with pytest.raises(BundleError, match="not one of this program's") as error:
+        load_bundle(small, keys)
+    _one_line(error, small)
+
+
+def test_a_key_that_is_no_text(small: Path, keys: Path, tmp_path: Path) -> None:
+    for name, make in (
+        ("x.pub", lambda path: path.write_bytes(b"\xff")),
+        ("y.pub", lambda path: path.mkdir()),
+    ):
+        folder = tmp_path / f"with-{name}"
+        folder.mkdir()
+        make(folder / name)
+        with pytest.raises(BundleError, match=rf"{name}.*64 hexadecimal"):
+            load_bundle(small, folder)
+
+
 def test_newer_format(small: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle_module, "FORMAT", 2)
     save_bundle(small, TENSORS, {"name": "x"}, signing_key=ensure_signing_key(keys))
@@ -218,3 +242,19 @@ def test_contents_that_do_not_fit_are_a_bundle_error(bundle_path: Path, keys: Pa
     save_bundle(bundle_path, tensors, loaded.manifest, signing_key=ensure_signing_key(keys))
     with pytest.raises(BundleError, match="do not fit together"):
         Inspector.load(bundle_path, trusted_keys=keys, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("config", "none"), ("config", []), ("shapes", 7), ("limits", []), ("provenance", 7)],
+)
+def test_a_signed_manifest_that_holds_something_else(
+    bundle_path: Path, keys: Path, key: str, value: object
+) -> None:
+    loaded = load_bundle(bundle_path, keys)
+    save_bundle(
+        bundle_path, loaded.tensors, {**loaded.manifest, key: value}, signing_key=ensure_signing_key(keys)
+    )
+    with pytest.raises(BundleError, match="do not fit together") as error:
+        Inspector.load(bundle_path, trusted_keys=keys, device="cpu")
+    _one_line(error, bundle_path)
