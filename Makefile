@@ -13,8 +13,8 @@ setup: ## Prepare .venv, with .venv/bin/station in it; does nothing the second t
 demo: setup ## Run the station on simulated parts: a window, or without a screen pictures in demo-output/
 	$(BIN)/station demo
 
-test: lint ## Linters, then all tests
-	$(BIN)/pytest
+test: lint ## Linters, then all tests, a file of them at a time in each of two processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup ## Style, types and the layers between the packages
 	$(BIN)/ruff check .
