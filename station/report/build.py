@@ -212,7 +212,7 @@ def _triggered(connection: Connection, span: tuple[int, int]) -> int:
     runs = connection.execute(
         select(func.max(Part.part_seq) - func.min(Part.part_seq) + 1)
         .where(triggered_between(*span))
-        .group_by(Part.run_id, Part.camera_id)
+        .group_by(Part.run_id)
     )
     return sum(runs.scalars())
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +21,8 @@ from drivers.outputs import SimulatedOutput
 from drivers.types import Trigger
 from station.config import StationConfig
 from station.engine import Engine
+from station.report.build import ReportFacts, build_report
+from station.shifts import ShiftWindow
 from station.types import EngineState, Inspection, Reason, Verdict
 from station.view import DeviceOfViews, PartJoin
 
@@ -62,6 +65,10 @@ def test_a_part_is_as_good_as_its_worst_view(tmp_path: Path, no_leaks: None) -> 
     assert verdicts == ("PASS", "REJECT", "REJECT", "RECHECK", "RECHECK", "NOT_INSPECTED", "REJECT")
     assert cameras[1:] == ("CAM 2", "CAM 1", "CAM 2", "CAM 1", "CAM 1", "CAM 2")
     assert gate.count == 1
+    window = ShiftWindow("now", "now", 0, time.time_ns() + 1)
+    facts = ReportFacts("S", 97.0, 100.0, config.images_dir, time.time_ns() + 1)
+    report = build_report(config.database_path, window, facts)
+    assert (report.triggered, report.rows_total) == (7, 7), "whichever camera decided"
 
 
 def test_each_view_keeps_its_picture_and_its_verdict(tmp_path: Path) -> None:
