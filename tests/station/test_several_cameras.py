@@ -66,7 +66,13 @@ def test_a_part_is_as_good_as_its_worst_view(tmp_path: Path, no_leaks: None) -> 
     assert cameras[1:] == ("CAM 2", "CAM 1", "CAM 2", "CAM 1", "CAM 1", "CAM 2")
     assert gate.count == 1
     window = ShiftWindow("now", "now", 0, time.time_ns() + 1)
-    facts = ReportFacts("S", 97.0, 100.0, config.images_dir, time.time_ns() + 1)
+    facts = ReportFacts(
+        station="S",
+        yield_target_percent=97.0,
+        takt_ms=100.0,
+        images_dir=config.images_dir,
+        created_unix_ns=window.ended_unix_ns,
+    )
     report = build_report(config.database_path, window, facts)
     assert (report.triggered, report.rows_total) == (7, 7), "whichever camera decided"
 
