@@ -194,8 +194,11 @@ def _put_in_place(
     sync_folder(database_path.parent)
     for path in unknown:
         moved = aside / archive.root.name / path.relative_to(archive.root)
-        moved.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(moved)
+        try:
+            moved.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(moved)
+        except OSError as error:  # gone meanwhile, or on another disk: it hurts nobody where it is
+            log.warning("%s stays where it is: %s", path, error)
     return (aside if replaced or unknown else None), len(unknown)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from db.chain import CHAINED, GENESIS, ChainedTable, Head, hashed_columns, head, link
+from db.chain import ADDED_LATER, CHAINED, GENESIS, ChainedTable, Head, hashed_columns, head, link
 from db.errors import RecordContradicted
 from db.writer import Writer
 
@@ -40,7 +40,7 @@ def take_over(
     with closing(sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)) as source:
         source.text_factory = lambda data: data.decode(errors="surrogateescape")
         for run in _readable(source, "SELECT * FROM run"):
-            with suppress(RecordContradicted):
+            with suppress(RecordContradicted, ValueError, KeyError):  # what was never written
                 writer.start_run(run["run_id"], **{name: run[name] for name in _RUN_COLUMNS})
         for table in CHAINED:
             rows = _sound_rows(source, table, _since(source, table, writer))
@@ -61,8 +61,10 @@ def _since(source: sqlite3.Connection, table: ChainedTable, writer: Writer) -> H
             return last
     floors = list(_readable(source, f"SELECT floor_id, floor_hash FROM chain WHERE table_name = '{table}'"))
     floor = Head(0, GENESIS)
-    if floors and isinstance(floors[0]["floor_id"], int) and isinstance(floors[0]["floor_hash"], bytes):
-        floor = Head(floors[0]["floor_id"], floors[0]["floor_hash"])
+    if floors:
+        floor_id, floor_hash = floors[0]["floor_id"], floors[0]["floor_hash"]
+        if isinstance(floor_id, int) and floor_id >= 0 and isinstance(floor_hash, bytes):
+            floor = Head(floor_id, floor_hash)
     if not last.row_id:  # rows keep their numbers
         raise_floor = text("UPDATE chain SET floor_id = :id, floor_hash = :hash WHERE table_name = :table")
         with writer.connection.begin():
@@ -74,7 +76,9 @@ def _since(source: sqlite3.Connection, table: ChainedTable, writer: Writer) -> H
 def _sound_rows(source: sqlite3.Connection, table: ChainedTable, since: Head) -> Iterator[dict[str, Any]]:
     """The rows behind `since` that fit the row before them, on both sides of what cannot be read."""
     names = hashed_columns(table)
-    columns = ", ".join(f'"{name}"' for name in (*names, "hash"))
+    there = {row["name"] for row in _readable(source, f"PRAGMA table_info({table})")}
+    older = {name: _literal(value) for name, value in ADDED_LATER[table].items() if name not in there}
+    columns = ", ".join(f'{older.get(name, "")} "{name}"'.strip() for name in (*names, "hash"))
     at = since
     for _ in range(2):
         for row in _readable(source, f"SELECT {columns} FROM {table} WHERE id > {at.row_id} ORDER BY id"):
@@ -86,6 +90,11 @@ def _sound_rows(source: sqlite3.Connection, table: ChainedTable, since: Head) ->
         if not ids:
             return
         at = Head(ids[-1] - 1, b"")  # what comes behind the hole
+
+
+def _literal(default: object) -> str:
+    """What an older record, which lacks a column, holds in it."""
+    return "NULL" if default is None else f"'{default}'"
 
 
 def _fits(table: ChainedTable, before: Head, values: list[Any], stored: object) -> bool:

@@ -222,9 +222,10 @@ class AcquisitionStage(Stage):
             raise
         except CameraError as error:
             outcome = self._missed("refused", trigger, Reason.TRIGGER_MISSED, str(error))
+            self._missing_in_a_row += 1
         finally:
             self._deliver(outcome)
-        if self._missing_in_a_row == self._config.lost_after > 0:  # unplugged, and nobody says so
+        if self._missing_in_a_row >= self._config.lost_after > 0:  # unplugged, and nobody says so
             raise CameraLost(f"no image for {self._missing_in_a_row} triggers in a row")
 
     # --- the camera's own triggers

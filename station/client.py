@@ -7,7 +7,7 @@ With keys all three are encrypted, and line and screen know each other (CURVE).
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ class ScreenKeys:
 
     server_public: bytes
     public: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     def lock(self, socket: "zmq.Socket[bytes]") -> None:
         """Use them on a socket that is not connected yet."""

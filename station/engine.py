@@ -45,7 +45,6 @@ from station.worker_wire import Model
 log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 30.0
-_RECORD_OPEN_S = 240.0  # it may have to be brought back first; systemd waits for 300 s
 _RECORD_STOP_S = 10.0
 
 
@@ -155,7 +154,7 @@ class Engine:
         try:
             self._start_stage(self.upkeep.supervision)
             self._start_stage(self.recording)
-            self._wait_opened(self.recording, _RECORD_OPEN_S)
+            self._wait_record_opened()
             self._part_seqs = itertools.count(self.recording.last_part_seq + 1)
             self._pictures_swept(self.recording.swept)
             self.health.resume(self.recording.shift_counts, self.recording.trend)
@@ -187,13 +186,19 @@ class Engine:
         stage.start()
         self._started.append(stage)
 
+    def _wait_record_opened(self) -> None:
+        """As long as it takes: one that is damaged is brought back first, row by row."""
+        while not self.recording.opened.wait(1.0):
+            if self.wants_stop():
+                raise StartError(self.stop_reason or "stopped while the record was opened")
+            if self.recording.hangs:
+                raise StartError("the record cannot be opened: its disk does not answer; see the log")
+        self._wait_opened(self.recording)
+
     @staticmethod
-    def _wait_opened(
-        stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage,
-        timeout_s: float = _OPEN_TIMEOUT_S,
-    ) -> None:
-        if not stage.opened.wait(timeout_s):
-            raise StartError(f"{stage.name} did not open within {timeout_s:g} s; see the log")
+    def _wait_opened(stage: RecordingStage | PublishingStage | AcquisitionStage | ActuationStage) -> None:
+        if not stage.opened.wait(_OPEN_TIMEOUT_S):
+            raise StartError(f"{stage.name} did not open within {_OPEN_TIMEOUT_S:g} s; see the log")
         error = stage.open_error or stage.error
         if error is not None:
             raise StartError(str(error)) from error
@@ -221,7 +226,8 @@ class Engine:
 
     def stop(self, reason: str) -> LedgerSnapshot:
         """Stop triggers, drain each stage in order, safe outputs, close. Returns the final account."""
-        self._lifecycle = EngineState.STOPPING
+        with self._state_lock:
+            self._lifecycle = EngineState.STOPPING
         self.request_stop(reason)
         self._state_changed()
         limits = self.config.inspection
@@ -235,7 +241,8 @@ class Engine:
         inspections = [view.inspection for view in self.views if view.inspection is not None]
         for inspection in inspections:
             self._end(inspection, inspection.stop, patience_s)
-            inspection.drain()
+            if not inspection.is_alive():
+                inspection.drain()
         self.sorting.stop(self._end)
         self._end(self.upkeep.housekeeping, self.upkeep.housekeeping.stop, 15)
         self._lifecycle = EngineState.STOPPED
@@ -484,21 +491,31 @@ class Engine:
         title = f"{state}: {reason}" if reason else str(state)
         self.record_event(EventKind.STATE, severity, title, {"state": str(state), "reason": reason})
 
+    def _move_to(self, lifecycle: EngineState, pause_reason: str = "") -> bool:
+        """False once the line stops: no screen and no rule brings it back."""
+        with self._state_lock:
+            if self._lifecycle in (EngineState.STOPPING, EngineState.STOPPED):
+                return False
+            self._lifecycle, self._pause_reason = lifecycle, pause_reason
+            return True
+
     def run_line(self) -> None:
-        """Let parts through from now on."""
-        self._lifecycle, self._pause_reason = EngineState.RUNNING, ""
+        """Let parts through from now on; not once the line stops."""
+        if not self._move_to(EngineState.RUNNING):
+            return
         for key in ("reject-stop", "reject-confirm"):  # whoever starts the line has looked
             self.health.clear(key)
         self.sorting.line_started()
         with self._trigger_lock:
-            self._takes_triggers = True
+            self._takes_triggers = self._lifecycle is EngineState.RUNNING
         self.acquisition.run_line(True)
         self._state_changed()
 
     def pause(self, reason: str, user: str) -> None:
         """Hold the line until somebody starts it again."""
+        if not self._move_to(EngineState.PAUSED, reason):
+            return
         self.acquisition.run_line(False)
-        self._lifecycle, self._pause_reason = EngineState.PAUSED, reason
         self.record_event(EventKind.STOP, "info", f"line paused: {reason}", {"reason": reason}, user)
         self._state_changed()
 

@@ -65,6 +65,7 @@ class LastingRecord:
         self._open: OpenRecord | None = None
         self._damage: RecordDamaged | None = None
         self._recoveries = 0
+        self._owes_run = False  # the run's row is not in what was brought back
         self.run: Callable[[Writer], None] | None = None
         """Writes the row of the run that is under way, which a backup may lack."""
 
@@ -86,11 +87,12 @@ class LastingRecord:
                 self._damage = error
         if self._damage is not None:
             self._recover(self._damage)
+            self._damage, self._owes_run = None, True
+        if self._open is None:
             self._open = self._open_as_it_is()
-            self._damage = None
-            if self.run:
-                self.run(self._open.writer)
-        assert self._open is not None
+        if self._owes_run and self.run:
+            self.run(self._open.writer)
+        self._owes_run = False
         return self._open
 
     def put_down(self, damage: RecordDamaged) -> None:
@@ -132,6 +134,7 @@ class LastingRecord:
 
     def _recover(self, damage: RecordDamaged) -> None:
         log.error("the record is brought back: %s", damage)
+        self._recoveries += 1
         done = recover(
             self._path,
             self._backup_folder,
@@ -141,7 +144,6 @@ class LastingRecord:
             pending=self._pending(),
             between_steps=self._between_steps,
         )
-        self._recoveries += 1
         origin = f"from {done.backup.name}" if done.backup else "without a backup, as there is none"
         kept = f"{done.taken['part']} newer parts were read from the damaged file, kept in {done.aside}"
         self._on_recovered(f"{damage}; brought back {origin}; {kept}")

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UI_CRASHES_PER_MINUTE = 5
-_SWITCH_S = (
-    0.0005  # a verdict waits no longer for a thread that has time; Python's own 5 ms is a long one here
-)
 
 
 def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

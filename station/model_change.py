@@ -26,7 +26,7 @@ class ModelChange:
         """Nothing has been changed yet.
 
         Args:
-            trusted_keys: folder of the keys that are trusted where a command names none.
+            trusted_keys: folder of the keys that are trusted; no command can name another.
             health: takes the alarm of a change that failed.
             record_event: takes kind, severity, title, detail and user.
         """
@@ -37,7 +37,7 @@ class ModelChange:
         self._last: dict[str, Any] = {}
 
     def command(self, workers: Workers, arguments: dict[str, Any], user: str) -> dict[str, Any]:
-        """Begin a change to `bundle`, signed by one of `trusted_keys`; without `bundle` only tell.
+        """Begin a change to `bundle`, signed by a trusted key; without `bundle` only tell.
 
         Returns:
             `ok`, and `error` where that is false; else `model` (in use) and, of the last change, `bundle`,
@@ -47,18 +47,16 @@ class ModelChange:
             if "bundle" in arguments:
                 try:
                     bundle = _absolute(arguments["bundle"], "bundle")
-                    keys = _absolute(arguments.get("trusted_keys") or str(self._trusted_keys), "trusted_keys")
                 except ValueError as error:
                     return {"ok": False, "error": str(error)}
-                if not workers.swap(Swap(bundle, keys, lambda *end: self._over(bundle, keys, user, *end))):
+                change = Swap(bundle, self._trusted_keys, lambda *end: self._over(bundle, user, *end))
+                if not workers.swap(change):
                     under_way = f"the model is being changed to {self._last['bundle']}; wait for its end"
                     return {"ok": False, "error": under_way}
                 self._last = {"bundle": str(bundle), "loading": True, "old": "", "new": "", "failed": ""}
             return {"ok": True, "model": str(workers.model or ""), **self._last}
 
-    def _over(
-        self, bundle: Path, keys: Path, user: str, old: Model | None, new: Model | None, why: str
-    ) -> None:
+    def _over(self, bundle: Path, user: str, old: Model | None, new: Model | None, why: str) -> None:
         """How it ended, told by the inspection stage."""
         names = {"old": str(old or ""), "new": str(new or "")}
         if new is None:
@@ -67,7 +65,7 @@ class ModelChange:
             self._health.clear("model")  # nothing lasts but the news
         else:
             title = f"model changed from {old or 'none'} to {new}"
-            detail = {**names, "bundle": str(bundle), "trusted_keys": str(keys)}
+            detail = {**names, "bundle": str(bundle)}
             self._record_event(EventKind.CHANGEOVER, "info", title, detail, user)
         with self._lock:
             self._last = {"bundle": str(bundle), "loading": False, **names, "failed": why}

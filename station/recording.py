@@ -333,6 +333,7 @@ class RecordingStage(Stage):
             except RecordDamaged as error:
                 if self._copying or self._record.is_given_up:
                     raise
+                self._say("fault", f"the record is brought back: {error}")
                 self._record.put_down(error)
             except RecordError as error:
                 if isinstance(error, DiskFull) and self._keeper.give_room_to_rows():

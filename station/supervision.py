@@ -2,7 +2,8 @@
 
 The watchdog is fed by the stages' own progress: as soon as one hangs it is fed no more, and systemd starts
 the station again. While the line starts or stops, systemd's own time limits watch instead
-(`TimeoutStartSec`, `TimeoutStopSec`).
+(`TimeoutStartSec`, `TimeoutStopSec`); a start that gets somewhere is given more time, as a record may have to
+be brought back first.
 """
 
 import logging
@@ -15,6 +16,8 @@ from station.sd_notify import Notifier
 from station.stage import LONGEST_WAIT_S, Stage
 
 log = logging.getLogger(__name__)
+
+_MORE_TIME_S = 60
 
 
 class Report(NamedTuple):
@@ -79,6 +82,8 @@ class SupervisionStage(Stage):
             if report.stopping and not told_stopping:
                 told_stopping = self._notifier.tell("STOPPING=1")
             self._look(report, watched=self._ready and not report.stopping)
+            if not self._ready and not report.stopping and not report.hanging:
+                self._notifier.tell(f"EXTEND_TIMEOUT_USEC={_MORE_TIME_S * 10**6}")
             self._wake.wait(self._look_s)
             self._wake.clear()
         if not told_stopping:

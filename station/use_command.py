@@ -16,10 +16,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="model file written by `station train`")
     parser.add_argument(
-        "--trusted-keys", type=Path, metavar="DIR",
-        help="folder of *.pub files whose signatures are accepted (default: those the line trusts already)",
-    )  # fmt: skip
-    parser.add_argument(
         "--camera", default="", metavar="ID", help="which camera's, where the line has several"
     )
     parser.add_argument("--user", default="", metavar="NAME", help="who changes it, for the record")
@@ -35,8 +31,6 @@ def _use_model(arguments: argparse.Namespace) -> int:
     where = screen_address(load_config(arguments.config), None, None)
     camera = {"camera": arguments.camera} if arguments.camera else {}
     wanted = {"bundle": str(arguments.bundle.resolve())}
-    if arguments.trusted_keys:
-        wanted["trusted_keys"] = str(arguments.trusted_keys.resolve())
     client = CommandClient(where.host, where.port, keys=where.keys)
     try:
         last = client.send("model", user=arguments.user, **camera, **wanted)
@@ -50,10 +44,9 @@ def _use_model(arguments: argparse.Namespace) -> int:
         raise CommandError(f"somebody has asked for {last['bundle']} since; see the record")
     if last["failed"]:
         raise CommandError(f"the model is still {last['model']}: {last['failed']}")
-    keys = f", model.trusted_keys: {wanted['trusted_keys']}" if "trusted_keys" in wanted else ""
     print(f"model changed from {last['old']} to {last['new']}, until the line stops")
     place = f"model.bundle: {wanted['bundle']}"
     if arguments.camera:
         place = f"model.views: {{{arguments.camera}: {wanted['bundle']}}}"
-    print(f"to start with it next time, in {arguments.config}: {place}{keys}")
+    print(f"to start with it next time, in {arguments.config}: {place}")
     return 0

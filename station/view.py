@@ -1,7 +1,8 @@
 """One camera's view of the part: acquisition, the queue behind it, inspection with a worker of its own.
 
 A part has one view for each camera of the line, and one verdict, the worst of them. The first camera leads:
-its trigger opens the part; the others are asked for their picture at once.
+its trigger opens the part (one of its own, where it has an input line: when its picture arrives); the others
+are asked for theirs at once.
 """
 
 import math
@@ -183,8 +184,12 @@ class DeviceOfViews:
                 self._states[camera_id] = (state, text)
                 worst_id = max(self._states, key=lambda one: _DEVICE_STATES.index(self._states[one][0]))
                 state, text = self._states[worst_id]
-                if any(one == "off" for one, _ in self._states.values()) and state == "ok":
-                    state, text = "warn", "starting"
-                self._tell(state, f"{worst_id}: {text}" if state != "ok" else f"{len(self._states)} x {text}")
+                waited_for = [one for one, (known, _) in self._states.items() if known == "off"]
+                if state == "ok" and waited_for:
+                    self._tell("warn", f"{waited_for[0]}: starting")
+                elif state == "ok":
+                    self._tell("ok", "; ".join(text for _, text in self._states.values()))
+                else:
+                    self._tell(state, f"{worst_id}: {text}")
 
         return changed

@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
@@ -39,7 +39,7 @@ class LineKeys:
         screens: folder of the public keys that may connect.
     """
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     screens: Path
 
     def allows(self, public: bytes) -> bool:
@@ -73,9 +73,15 @@ def make_screen_keys(folder: Path, name: str) -> Path:
             f"screen {name!r}: 1 to 40 letters, digits, - and _ are a name, and not '{SCREENS}' or '{LOCAL}'"
         )
     make_line_keys(folder)
-    carried = folder / name
-    _ensure_pair(carried / SCREEN_SECRET, folder / SCREENS / f"{name}.public")
-    _write(carried / SERVER_PUBLIC, _read(folder / SERVER_PUBLIC), 0o644)
+    carried, allowed = folder / name, folder / SCREENS / f"{name}.public"
+    if allowed.exists() and not (carried / SCREEN_SECRET).exists():
+        raise KeysError(f"screen {name!r} has its keys already; to make new ones, remove {allowed} first")
+    _ensure_pair(carried / SCREEN_SECRET, allowed)
+    server_public = _read(folder / SERVER_PUBLIC)
+    try:
+        _write(carried / SERVER_PUBLIC, server_public, 0o644)
+    except OSError as error:
+        raise KeysError(f"keys {carried}: cannot be made ({error.strerror}); check the folder") from error
     return carried
 
 

@@ -78,6 +78,7 @@ def test_a_line_that_runs_feeds_the_watchdog_and_one_that_hangs_does_not(
     engine.start()
     try:
         wait_until(lambda: systemd.said("READY=1") == ["READY=1"] and len(systemd.said("WATCHDOG=1")) > 5)
+        assert systemd.said("EXTEND_TIMEOUT_USEC="), "a start that gets somewhere has time"
         assert any("RUNNING; triggered" in text for text in systemd.said("STATUS="))
         engine.acquisition.patience_s = 0.3
         camera.let_go.clear()

@@ -1,5 +1,6 @@
 """The line as a process, with the model that ships: `station use-model`, and its file edited meanwhile."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from scripted_line import ROOT, free_port
 from db.session import open_read_only
 from station.cli import main
 from station.client import CommandClient, CommandError
-from station.config import DEMO_MODEL, load_config
+from station.config import DEMO_KEYS, DEMO_MODEL, load_config
 from station.doctor_command import findings
 from varad_core.bundle import ensure_signing_key, load_bundle, save_bundle
 
@@ -23,9 +24,17 @@ from varad_core.bundle import ensure_signing_key, load_bundle, save_bundle
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Path]:
     """The configuration of a line that runs."""
-    path = tmp_path / "config.yaml"
+    path, keys = tmp_path / "config.yaml", tmp_path / "keys"
+    keys.mkdir()
+    for public in DEMO_KEYS.glob("*.pub"):
+        shutil.copy(public, keys / "demo.pub")
     text = (ROOT / "config.yaml").read_text().replace("port: 17800", f"port: {free_port()}")
-    for old, new in (("port: 17810", "port: 0"), ("threads: 0", "threads: 1"), ("_ms: 250 ", "_ms: 500 ")):
+    for old, new in (
+        ("port: 17810", "port: 0"),
+        ("threads: 0", "threads: 1"),
+        ("_ms: 250 ", "_ms: 500 "),
+        ("  # trusted_keys: keys", "  trusted_keys: keys"),
+    ):
         assert old in text
         text = text.replace(old, new)
     path.write_text(text)
@@ -61,21 +70,22 @@ def test_a_model_of_a_stranger_is_refused_and_one_of_ours_taken_while_the_file_i
     bundle = load_bundle(DEMO_MODEL, None)
     manifest = {key: bundle.manifest[key] for key in set(bundle.manifest) - {"format", "versions"}}
     manifest["provenance"] = {**manifest["provenance"], "name": "other"}
-    model_id = save_bundle(other, bundle.tensors, manifest, signing_key=ensure_signing_key(keys))
+    save_bundle(other, bundle.tensors, manifest, signing_key=ensure_signing_key(served.parent / "strangers"))
 
     assert ("line", ("ok", "runs with this configuration")) in list(findings(config, beside_line=True))
     use = ["use-model", str(other), "--user", "anna", "--config", str(served)]
     assert main(use) == 2
     assert "signed by unknown key" in capsys.readouterr().err
+    model_id = save_bundle(other, bundle.tensors, manifest, signing_key=ensure_signing_key(keys))
 
     text = served.read_text()
     served.write_text(text.replace("lot: LOT-0001", "lot: LOT-0002"))
     state, said = dict(findings(load_config(served), beside_line=True))["line"]
     assert (state, said[:31]) == ("warn", "runs with another configuration")
-    assert main([*use, "--trusted-keys", str(keys)]) == 0
+    assert main(use) == 0
     said = capsys.readouterr().out
     assert f"to other {model_id}, until the line stops" in said
-    assert f"model.bundle: {other}, model.trusted_keys: {keys}" in said
+    assert f"model.bundle: {other}" in said
     served.write_text("this: [is no configuration\n")
     seen = count(config.database_path)
     wait_until(lambda: count(config.database_path) > seen + 3)
