@@ -1,5 +1,6 @@
 """A damaged record is brought back from its backup, with every row that it still gives; none is made up."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -101,6 +102,40 @@ def test_damage_behind_the_backup_costs_the_rows_of_its_page_alone(line: Line) -
     assert taken == PARTS - BACKED_UP - len(gone)
     assert parts == sorted(parts)
     assert f"part rows {PARTS - len(gone) + 1} to {PARTS} were acknowledged and are gone" in loss
+
+
+def test_a_run_that_is_no_text_any_more_costs_no_part(line: Line) -> None:
+    with closing(sqlite3.connect(line.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE run SET version = CAST(x'ff' AS TEXT)")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    line.overwrite(line.pages("part")[0])
+    assert line.recover() == (PARTS - BACKED_UP, "", ALL)
+
+
+def test_what_cannot_be_moved_aside_stays_and_the_record_is_back(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = line.archive.store("unknown", 10**18, IMAGE_RGB, None, lossless=True)
+    rename = Path.rename
+
+    def refuse_pictures(path: Path, target: Path) -> Path:
+        if path.suffix == ".png":
+            raise OSError(errno.EXDEV, "another disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_pictures)
+    line.overwrite(line.pages("part")[0])
+    assert line.recover()[2] == ALL
+    assert (line.archive.root / str(files.image_path)).is_file()
+
+
+def test_a_record_of_the_first_version_gives_its_rows_without_a_backup(old_record: Path) -> None:
+    archive, aside = Archive(old_record.parent / "images"), old_record.parent / "replaced"
+    done = recover(old_record, old_record.parent / "none", archive, aside)
+    assert (done.backup, done.taken["part"], done.taken["event"]) == (None, 3, 2)
+    with closing(open_database(old_record)) as database, database.connect() as connection:
+        assert read_faults(connection) == []
+        assert database.loss == ""
 
 
 def test_without_a_backup_what_can_be_read_is_kept(line: Line) -> None:

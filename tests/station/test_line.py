@@ -164,6 +164,17 @@ def test_no_command_can_harm_the_line(tmp_path: Path, no_leaks: None) -> None:
     assert_whole(account, engine, account.triggered)
 
 
+def test_a_line_that_stops_is_not_started_again(tmp_path: Path) -> None:
+    engine = Engine(line_config(tmp_path), cameras=[ScriptedCamera([PASS])], command=STAND_IN)
+    engine.start()
+    engine.stop("done")
+    engine.run_line()
+    engine.pause("too late", "anna")
+    assert engine.state()[0] is EngineState.STOPPED
+    assert not engine.signals().ready
+    assert engine.plc_triggered(False, None) is None
+
+
 def test_part_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
     config = line_config(tmp_path)
     for expected in ([1, 2], [3, 4]):

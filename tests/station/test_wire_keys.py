@@ -198,6 +198,17 @@ def test_other_addresses_need_keys(tmp_path: Path, host: str) -> None:
     assert load_config(path).publishing.keys == tmp_path / "keys" / "screens"
 
 
+def test_a_screen_whose_keys_were_carried_away_is_not_shut_out_by_making_them_again(tmp_path: Path) -> None:
+    folder = tmp_path / "k"
+    make_line_keys(folder)
+    make_screen_keys(folder, "panel").rename(tmp_path / "carried")
+    public = (folder / "screens" / "panel.public").read_text()
+    with pytest.raises(KeysError, match="has its keys already"):
+        make_screen_keys(folder, "panel")
+    assert (folder / "screens" / "panel.public").read_text() == public
+    assert "secret" not in repr(read_line_keys(folder))
+
+
 def test_keys_are_made_once_are_their_owners_alone_and_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
