@@ -34,7 +34,7 @@ def run(folder: Path, camera: str, parts: int) -> tuple[dict[str, object], list[
     database = open_read_only(folder / "station-data" / "station.db")
     with database.connect() as connection:
         rows = connection.exec_driver_sql(
-            "SELECT verdict, reason, image_path, map_path FROM part ORDER BY id"
+            "SELECT verdict, reason, image_path, map_path FROM part ORDER BY part_seq"
         ).all()
     database.close()
     return figures, [tuple(row) for row in rows]
