@@ -96,12 +96,11 @@ class PartRow:
     views: Sequence[ViewRow] = ()
 
     def __post_init__(self) -> None:
-        numbers = {"latency_ms": self.latency_ms, **self.timings_ms}
-        for judged in (self, *self.views):
-            numbers |= {name: getattr(judged, name) for name in _JUDGED_BY}
-            for name, value in numbers.items():
-                if value is not None and not math.isfinite(value):
-                    raise ValueError(f"part {self.uid}: {name} must be finite (got {value})")
+        numbers = [("latency_ms", self.latency_ms), *self.timings_ms.items()]
+        numbers += [(name, getattr(judged, name)) for judged in (self, *self.views) for name in _JUDGED_BY]
+        for name, value in numbers:
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"part {self.uid}: {name} must be finite (got {value})")
 
     @property
     def files(self) -> set[str]:

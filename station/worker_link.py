@@ -130,10 +130,8 @@ class WorkerLink:
                 data, _, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES)
             except BlockingIOError:
                 break
-            except (
-                ConnectionResetError
-            ):  # it closed with a request unread: told once, before what it said last
-                continue
+            except ConnectionResetError:
+                continue  # it closed with a request unread: told once, before what it said last
             if not data:
                 return [*messages, Hangup(self._exit_text())]
             if flags & socket.MSG_TRUNC:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtWidgets import QApplication
-from screen_publisher import HOST, ScreenPublisher, free_port
+from screen_publisher import HOST, ScreenPublisher
 
+from tests.station.scripted_line import free_port
 from ui import theme
 from ui.commands import Commands
 from ui.feed import Feed

@@ -2,8 +2,6 @@
 
 import json
 import queue
-import random
-import socket
 import threading
 import time
 from dataclasses import replace
@@ -29,19 +27,6 @@ from station.wire import encode_event, encode_preview
 
 HOST = "127.0.0.1"
 MAP_PX = 64
-
-
-def free_port() -> int:
-    """The first of three free consecutive ports, below those that systems give to outgoing connections."""
-    while True:
-        port = random.SystemRandom().randrange(18_000, 32_000)
-        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-            try:
-                for offset, one in enumerate((first, second, third)):
-                    one.bind((HOST, port + offset))
-            except OSError:
-                continue
-            return port
 
 
 def make_status(**changes: Any) -> StatusMessage:
