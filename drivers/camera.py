@@ -4,10 +4,23 @@ One thread, the acquisition thread, is the only caller. `open` undoes itself whe
 when the camera is open already. `close` may be called in any state, any number of times.
 """
 
+from collections.abc import Callable
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from drivers.config import CameraConfig, PylonConfig, ReplayConfig, SimulatedConfig
 from drivers.types import CameraInfo, Grab
+
+PictureMemory = Callable[[int], NDArray[np.uint8]]
+"""That many bytes, the caller's own until nobody refers to them. Any thread may call it. Pictures made in
+memory that the worker shares need not be copied there."""
+
+
+def private_memory(size: int) -> NDArray[np.uint8]:
+    """`PictureMemory` of this process alone."""
+    return np.empty(size, np.uint8)
 
 
 class Camera(Protocol):
@@ -48,8 +61,13 @@ class Camera(Protocol):
         ...
 
 
-def create_camera(config: CameraConfig) -> Camera:
-    """The camera for its configuration. pypylon is imported only for `PylonConfig`."""
+def create_camera(config: CameraConfig, memory: PictureMemory = private_memory) -> Camera:
+    """The camera for its configuration. pypylon is imported only for `PylonConfig`.
+
+    Args:
+        config: which camera, and its settings.
+        memory: for pictures of cameras that can make them where they are told to: pylon's.
+    """
     match config:
         case SimulatedConfig():
             from drivers.simulated import SimulatedCamera
@@ -62,4 +80,4 @@ def create_camera(config: CameraConfig) -> Camera:
         case PylonConfig():
             from drivers.pylon import PylonCamera
 
-            return PylonCamera(config)
+            return PylonCamera(config, memory)

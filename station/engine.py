@@ -33,6 +33,7 @@ from station.messages import status_message, verdict_message
 from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
+from station.slab import Slab
 from station.sorting import Sorting
 from station.stack_light import lamps_lit
 from station.stage import Stage
@@ -116,7 +117,9 @@ class Engine:
             on_command=self.command,
             on_failure=self.stage_failed,
         )
-        cameras = list(cameras or map(create_camera, config.cameras))
+        slabs = [Slab.create() for _ in config.cameras]
+        memories = [slab.lend for slab in slabs]
+        cameras = list(cameras or map(create_camera, config.cameras, memories))
         self.camera_ids = [camera.camera_id for camera in config.cameras]
         camera_told = self.device("camera", "check the camera's cable and power")
         on_camera = DeviceOfViews(camera_told).of(self.camera_ids)
@@ -125,16 +128,21 @@ class Engine:
                 index=index,
                 config=config,
                 camera=camera,
+                slab=slab,
                 command=self._worker_command(index, command),
                 new_part=self._lead_part,
                 on_camera=on_camera[camera_id],
                 on_failure=self.stage_failed,
             )
-            for index, (camera_id, camera) in enumerate(zip(self.camera_ids, cameras, strict=True))
+            for index, (camera_id, camera, slab) in enumerate(
+                zip(self.camera_ids, cameras, slabs, strict=True)
+            )
         )
         try:
             self.sorting = Sorting(config, self, cameras[0], gate)
         except OutputError as error:
+            for view in self.views:
+                view.close()
             raise StartError(str(error)) from error
         self._join = PartJoin(self.camera_ids, self.sorting.judged)
         self.upkeep = Upkeep(self, on_fatal=self.stage_failed)

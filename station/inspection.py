@@ -20,7 +20,7 @@ from station.decision import decide
 from station.mailbox import Mailbox
 from station.regions import find_regions
 from station.sections import InspectionSection
-from station.slab import Slab
+from station.slab import SLOTS, Slab
 from station.stage import Stage
 from station.types import Inspection, Reason, Verdict
 from station.worker_link import Sent, Worker
@@ -29,7 +29,6 @@ from station.workers import BadAnswer, Workers
 from varad_core.types import AnomalyResult
 
 _PARTS_AT_ONCE = 2  # one part in the worker, the next one waiting at its door
-SLOTS = 2 * _PARTS_AT_ONCE  # while a worker with another model takes over there are two
 _MAX_WAIT_S = 0.25
 
 
@@ -68,7 +67,7 @@ class InspectionStage(Stage):
 
         Args:
             inbox: parts as they come from acquisition.
-            slab: shared memory, `SLOTS` slots.
+            slab: the memory shared with the worker.
             command: starts a worker, see `worker_link`.
             config: deadlines and restart limits.
             emit: takes each verdict, once a part, in this thread; must not block.
@@ -160,13 +159,15 @@ class InspectionStage(Stage):
     def _send(self, frame: Frame, worker: Worker) -> None:
         taken = {slot for other in self.workers.all() for slot in other.parts}
         slot = next(slot for slot in range(SLOTS) if slot not in taken)
-        height, width = frame.image_rgb.shape[:2]
-        try:
-            self._slab.image(slot, height, width)[:] = frame.image_rgb
-        except ValueError as error:
-            self._not_inspected(frame, Reason.WRONG_SIZE, str(error), worker.model)
-            return
-        if not worker.send(frame, slot):
+        room = self._slab.room_of(frame.image_rgb)
+        if room is None:
+            room = slot
+            try:
+                self._slab.image(room, *frame.image_rgb.shape[:2])[:] = frame.image_rgb
+            except ValueError as error:
+                self._not_inspected(frame, Reason.WRONG_SIZE, str(error), worker.model)
+                return
+        if not worker.send(frame, slot, room):
             self._not_inspected(frame, Reason.WORKER_DOWN, "the worker takes no messages", worker.model)
 
     def _expire(self) -> None:

@@ -14,14 +14,13 @@ from drivers.camera import Camera
 from drivers.types import Trigger
 from station.acquisition import AcquisitionStage
 from station.config import StationConfig
-from station.inspection import SLOTS, Arrival, InspectionStage, Missed, is_missed
+from station.inspection import Arrival, InspectionStage, Missed, is_missed
 from station.mailbox import Mailbox
-from station.slab import Slab, SlabLayout
+from station.slab import Slab
 from station.stage import Stage
 from station.types import Inspection, Reason, Verdict
 from station.worker_wire import Model
 
-_ANY_SIZE_BYTES = 64 * 1024 * 1024  # per slot, for cameras whose images vary; pages are taken only when used
 _DEVICE_STATES = ("off", "ok", "warn", "fault")
 _VERDICTS = (Verdict.PASS, Verdict.RECHECK, Verdict.NOT_INSPECTED, Verdict.REJECT)
 
@@ -35,6 +34,7 @@ class View:
         index: int,
         config: StationConfig,
         camera: Camera,
+        slab: Slab,
         command: Sequence[str],
         new_part: Callable[[str, int], Trigger | None],
         on_camera: Callable[[str, str], None],
@@ -46,6 +46,7 @@ class View:
             index: of the camera in the configuration; 0 leads.
             config: the whole configuration.
             camera: only this view's acquisition touches it.
+            slab: shared with the worker; closed with the view.
             command: starts a worker with this view's model.
             new_part: see `AcquisitionStage`; only the leading camera calls it.
             on_camera: told the camera's state (ok, warn or fault) and a text.
@@ -56,7 +57,7 @@ class View:
         self._command = command
         self._suffix = f"-{index + 1}" if index else ""
         self._on_failure = on_failure
-        self._slab: Slab | None = None
+        self._slab = slab
         self.inbox: Mailbox[Arrival] = Mailbox(self._config.queue_length, exempt=is_missed)
         self.acquisition = AcquisitionStage(
             camera=camera,
@@ -74,16 +75,12 @@ class View:
     def open_inspection(
         self, emit: Callable[[Inspection], None], on_worker: Callable[[str, str], None]
     ) -> InspectionStage:
-        """The stage that starts the worker, once the camera has told its pictures' size.
+        """The stage that starts the worker.
 
         Args:
             emit: takes the verdict of each part in this view.
             on_worker: told the worker's state (ok, warn or fault) and a text.
         """
-        info = self.acquisition.info
-        assert info is not None, "the camera is open"
-        image_bytes = info.width_px * info.height_px * 3 if info.fixed_size else _ANY_SIZE_BYTES
-        self._slab = Slab.create(SlabLayout(SLOTS, image_bytes))
         self.inspection = InspectionStage(
             inbox=self.inbox,
             slab=self._slab,
@@ -111,8 +108,7 @@ class View:
 
     def close(self) -> None:
         """Let go of the memory, once the stages have ended or if they were never started."""
-        if self._slab is not None:
-            self._slab.close()
+        self._slab.close()
         self.inbox.close()
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from station.logs import TERMINAL_FORMAT, log_arguments, log_file, logging_to
 from station.model_check import require_finite_score, require_finite_weights
-from station.slab import Slab, SlabLayout
+from station.slab import Slab
 from station.worker_wire import (
     MAX_MESSAGE_BYTES,
     Answer,
@@ -73,8 +73,6 @@ def link_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments by which `worker_link` hands over its end of the line."""
     parser.add_argument("--link-fd", type=int, required=True)
     parser.add_argument("--slab-fd", type=int, required=True)
-    parser.add_argument("--slots", type=int, required=True)
-    parser.add_argument("--image-capacity-bytes", type=int, required=True)
     log_arguments(parser)
 
 
@@ -88,7 +86,7 @@ def serve(create_detector: Callable[[], Detector], arguments: argparse.Namespace
 
 
 def _serve(create_detector: Callable[[], Detector], arguments: argparse.Namespace) -> int:
-    slab = Slab(arguments.slab_fd, SlabLayout(arguments.slots, arguments.image_capacity_bytes))
+    slab = Slab(arguments.slab_fd)
     with socket.socket(fileno=arguments.link_fd) as link:
         try:
             detector = create_detector()
@@ -121,7 +119,9 @@ def _inspect(detector: Detector, slab: Slab, request: Request) -> tuple[Answer, 
     """
     part_seq, slot = request.part_seq, request.slot
     try:
-        result = detector.inspect(slab.image(slot, request.height, request.width))
+        image_rgb = slab.image(request.room, request.height, request.width)
+        image_rgb.setflags(write=False)  # it is what will be recorded
+        result = detector.inspect(image_rgb)
         height, width = result.anomaly_map.shape
         slab.anomaly_map(slot, height, width)[:] = result.anomaly_map
         timings_ms = dict(result.timings_ms)

@@ -84,16 +84,10 @@ class WorkerLink:
         self._patience_until_s = 0.0
         self._killed = False
         fds = (theirs.fileno(), slab.fd)
-        layout = (
-            "--slots",
-            str(slab.layout.slots),
-            "--image-capacity-bytes",
-            str(slab.layout.image_capacity_bytes),
-        )
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [*command, "--link-fd", str(fds[0]), "--slab-fd", str(fds[1]), *layout],
+                    [*command, "--link-fd", str(fds[0]), "--slab-fd", str(fds[1])],
                     pass_fds=fds,
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C in a terminal reaches the engine alone
@@ -199,10 +193,10 @@ class Worker:
     progress_ns: int = 0
     """When it last got somewhere: answered, or was given its first part."""
 
-    def send(self, frame: Frame, slot: int) -> bool:
-        """Hand over the part whose picture lies in `slot`. False when the worker takes no messages."""
+    def send(self, frame: Frame, slot: int, room: int) -> bool:
+        """Hand over the part whose picture lies in `room`. False when the worker takes no messages."""
         height, width = frame.image_rgb.shape[:2]
-        if not self.link.send(Request(frame.trigger.part_seq, slot, height, width)):
+        if not self.link.send(Request(frame.trigger.part_seq, slot, room, height, width)):
             return False
         now_ns = time.perf_counter_ns()
         if not self.parts:

@@ -36,10 +36,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Inspect the picture (height, width, 3) in a slot."""
+    """Inspect the picture (height, width, 3) in a room, and write its map into the slot."""
 
     part_seq: int
     slot: int
+    room: int
     height: int
     width: int
 

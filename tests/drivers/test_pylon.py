@@ -15,7 +15,8 @@ from pictures import write_png
 
 from drivers.config import PylonConfig
 from drivers.errors import CameraError, CameraLost, CameraNotFound, CameraSettingsError
-from drivers.pylon import PylonCamera, pylon
+from drivers.pylon.api import pylon
+from drivers.pylon.camera import PylonCamera
 from drivers.types import Grab, ImageRgb
 
 Opener = Callable[..., PylonCamera]

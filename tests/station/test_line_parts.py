@@ -1,7 +1,6 @@
-"""The small parts a line is made of: mailbox, slab, decision, regions, levels, health."""
+"""The small parts a line is made of: mailbox, decision, regions, levels, health."""
 
 import math
-import os
 import select
 import time
 
@@ -17,7 +16,6 @@ from station.mailbox import Mailbox
 from station.publishing import map_levels, shrink
 from station.regions import find_regions
 from station.shifts import ShiftConfig
-from station.slab import Slab, SlabLayout
 from station.types import Alarm, Inspection, Reason, Verdict
 from varad_core.types import Limits
 
@@ -42,25 +40,6 @@ def test_mailbox_wakes_a_selector() -> None:
     assert not select.select([mailbox], [], [], 0)[0]
     assert mailbox.peek() == 1
     mailbox.close()
-
-
-def test_slab_slots_do_not_touch_and_two_mappings_share_memory(no_leaks: None) -> None:
-    layout = SlabLayout(slots=2, image_capacity_bytes=30)
-    slab = Slab.create(layout)
-    other = Slab(os.dup(slab.fd), layout)
-    slab.image(0, 2, 5)[:] = 7
-    slab.anomaly_map(0, 3, 3)[:] = 1.5
-    slab.image(1, 2, 5)[:] = 9
-    assert (other.image(0, 2, 5) == 7).all()
-    assert (other.anomaly_map(0, 3, 3) == 1.5).all()
-    assert (other.image(1, 2, 5) == 9).all()
-    for shape in ((3, 5), (0, 5), (2, -5)):
-        with pytest.raises(ValueError, match="does not fit slot"):
-            slab.image(0, *shape)
-    with pytest.raises(ValueError, match="does not fit slot 2"):
-        slab.image(2, 1, 1)
-    slab.close()
-    other.close()
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))

@@ -28,7 +28,17 @@ def test_killing_the_screen_leaves_the_line_running_and_its_account_whole(tmp_pa
     config.write_text((ROOT / "config.yaml").read_text().replace("port: 17800", f"port: {port}"))
     environment = os.environ | {"DISPLAY": ":offscreen", "QT_QPA_PLATFORM": "offscreen"}
     command = [sys.executable, "-m", "station.cli", "run", "--config", str(config)]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            kill_screens_of(process, port)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.terminate()  # where it still runs: its screen ends with it
+    assert process.returncode == 0, said
+    assert "0 not inspected + 0 in flight" in said.splitlines()[-1]
+
+
+def kill_screens_of(process: subprocess.Popen[str], port: int) -> None:
     client = CommandClient("127.0.0.1", port)
     killed: set[int] = set()
     with LineSubscriber("127.0.0.1", port) as line:
@@ -58,6 +68,3 @@ def test_killing_the_screen_leaves_the_line_running_and_its_account_whole(tmp_pa
         assert last.ledger.not_inspected == 0
     client.send("shutdown")
     client.close()
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, said
-    assert "0 not inspected + 0 in flight" in said.splitlines()[-1]
