@@ -21,6 +21,7 @@ BENCHMARKS = {
     "robustness": "verdicts under other light, pose, focus and noise",
     "recovery": "how soon the demo line inspects again after a fault",
     "speed": "stages, the peer, growth with tokens, floors, memory",
+    "handover": "from a camera's buffer to where the worker reads it",
     "load": "what the line adds to its detector, and where it saturates",
     "soak": "a line under a storm of faults: its account, its memory",
     "kill": "kill -9 of the engine: what was acknowledged is kept",
