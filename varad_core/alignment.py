@@ -120,7 +120,8 @@ def find_disc(image_rgb: ImageRgb) -> Disc | None:
             lab[:, -4:].reshape(-1, 3),
         ]
     )
-    distance = np.linalg.norm(lab - np.median(border, axis=0).astype(np.float32), axis=2)
+    off = lab - np.median(border, axis=0).astype(np.float32)
+    distance = np.sqrt(np.einsum("hwc,hwc->hw", off, off))
     distance_u8 = np.clip(distance, 0, 255).astype(np.uint8)
     _, mask = cv2.threshold(distance_u8, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
@@ -149,6 +150,7 @@ def _fit_circle(points: NDArray[np.float64]) -> tuple[float, float, float, float
     for _ in range(12):
         root = np.sqrt(weights)
         a, b, c = np.linalg.lstsq(design * root[:, None], squares * root, rcond=None)[0]
+        before = x, y, radius
         x, y = float(a) / 2, float(b) / 2
         radius = float(np.sqrt(max(c + x * x + y * y, 1e-9)))
         residual = np.abs(np.hypot(points[:, 0] - x, points[:, 1] - y) - radius)
@@ -156,6 +158,8 @@ def _fit_circle(points: NDArray[np.float64]) -> tuple[float, float, float, float
         weights = np.where(residual < cut, (1 - (residual / cut) ** 2) ** 2, 0.0)
         if weights.sum() < 6:
             return x, y, radius, 0.0
+        if math.dist(before, (x, y, radius)) < 1e-3:
+            break
     return x, y, radius, float((residual < max(0.03 * radius, 1.0)).mean())
 
 

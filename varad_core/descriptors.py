@@ -40,17 +40,29 @@ def _oriented_kernels(sigma: float) -> Tensor:
 def _gaussian_line(sigma: float, size_px: int) -> Tensor:
     reach = torch.arange(size_px, dtype=torch.float64) - size_px // 2
     line = torch.exp(-0.5 * (reach / sigma) ** 2)
-    return (line / line.sum()).float()
+    return line / line.sum()
+
+
+def _per_colour(kernel: Tensor) -> Tensor:
+    return kernel.float().expand(3, 1, *kernel.shape).contiguous()
 
 
 class Descriptors(nn.Module):
-    """The filter bank: two hierarchies, fine at 1/4 (levels 0, 1) and coarse at 1/8 (levels 1 to 3)."""
+    """The filter bank: two hierarchies, fine at 1/4 (levels 0, 1) and coarse at 1/8 (levels 1 to 3).
+
+    Responses lie with their channels together (channels last), which halves the time on a CPU.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("kernels", _oriented_kernels(1.0), persistent=False)
-        self.register_buffer("smooth", _gaussian_line(1.0, 5), persistent=False)
-        self.register_buffer("surround", _gaussian_line(2.0, KERNEL_PX), persistent=False)
+        smooth, surround = _gaussian_line(1.0, 5), _gaussian_line(2.0, KERNEL_PX)
+        centre = F.pad(smooth, [1, 1])
+        spots = 2 * (torch.outer(centre, centre) - torch.outer(surround, surround))
+        halving = (F.pad(smooth, [0, 1]) + F.pad(smooth, [1, 0])) / 2  # smoothed, then the mean of two
+        oriented = _oriented_kernels(1.0).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("oriented", oriented, persistent=False)
+        self.register_buffer("spots", _per_colour(spots), persistent=False)
+        self.register_buffer("halving", _per_colour(torch.outer(halving, halving)), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -63,38 +75,41 @@ class Descriptors(nn.Module):
         for level in range(LEVELS):
             responses.append(self._level(plane))
             if level + 1 < LEVELS:
-                plane = F.avg_pool2d(self._blur(plane, "smooth"), 2)
+                padded = F.pad(plane, [2] * 4, mode="replicate")
+                plane = F.conv2d(padded, self.get_buffer("halving"), stride=2, groups=3)
         fine = [self._pool(responses[level], FINE_STRIDE_PX >> level) for level in FINE_LEVELS]
         coarse = [self._pool(responses[level], COARSE_STRIDE_PX >> level) for level in COARSE_LEVELS]
         return [
-            torch.cat(fine, dim=1),
-            torch.cat([*coarse, plane], dim=1),
+            torch.cat(fine, dim=1).contiguous(),
+            torch.cat([*coarse, plane], dim=1).contiguous(),
         ]  # the last plane is the colour at 1/8
 
     def _level(self, plane: Tensor) -> Tensor:
-        """Rectified responses of one octave: (B, 3, h, w) -> (B, 4 * ORIENTATIONS + 6, h, w)."""
-        bright = F.pad(plane[:, :1], [KERNEL_PX // 2] * 4, mode="replicate")
-        oriented = F.conv2d(bright, self.get_buffer("kernels"))
-        spots = self._blur(plane, "smooth") - self._blur(
-            plane, "surround"
-        )  # centre minus surround, per colour
-        return torch.cat([F.relu(oriented), F.relu(-oriented), 2 * F.relu(spots), 2 * F.relu(-spots)], dim=1)
+        """One octave: (B, 3, h, w) -> (B, 2 * ORIENTATIONS + 3, h, w).
 
-    def _blur(self, plane: Tensor, name: str) -> Tensor:
-        line = self.get_buffer(name)
-        padded = F.pad(plane, [len(line) // 2] * 4, mode="replicate")
-        B, C, H, W = padded.shape
-        single = padded.view(B * C, 1, H, W)  # every colour alike
-        blurred = F.conv2d(F.conv2d(single, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
-        return blurred.view(plane.shape)
+        Oriented responses of the brightness, then centre minus surround of each colour.
+        """
+        padded = F.pad(plane, [KERNEL_PX // 2] * 4, mode="replicate")
+        bright = padded[:, :1].contiguous(memory_format=torch.channels_last)
+        oriented = F.conv2d(bright, self.get_buffer("oriented"))
+        spots = F.conv2d(padded, self.get_buffer("spots"), groups=3)
+        return torch.cat([oriented, spots.contiguous(memory_format=torch.channels_last)], dim=1)
 
     @staticmethod
-    def _pool(rectified: Tensor, stride: int) -> Tensor:
-        """Root mean square over overlapping windows of twice the stride, then log(1 + x / noise)."""
-        if stride > 1:
-            energy = rectified.square()
-            if stride % 4 == 0:  # the same windows in two steps, for a third of the time
-                energy, stride = F.avg_pool2d(energy, stride // 2), 2
-            pooled = F.avg_pool2d(energy, 2 * stride, stride, stride // 2, count_include_pad=False)
-            rectified = pooled.sqrt()
-        return torch.log1p(rectified / NOISE_FLOOR)
+    def _pool(responses: Tensor, stride: int) -> Tensor:
+        """Rectified by sign, pooled, compressed: (B, C, h, w) -> (B, 2 * C, h / stride, w / stride)."""
+        count = 2 * ORIENTATIONS
+        positive = _compressed(responses.clamp_min(0).square_(), stride)
+        negative = _compressed(responses.clamp_max(0).square_(), stride)
+        return torch.cat(
+            [positive[:, :count], negative[:, :count], positive[:, count:], negative[:, count:]], dim=1
+        )
+
+
+def _compressed(energy: Tensor, stride: int) -> Tensor:
+    """Root mean over overlapping windows of twice the stride, then log(1 + x / noise)."""
+    if stride % 4 == 0:  # the same windows in two steps, for a third of the time
+        energy, stride = F.avg_pool2d(energy, stride // 2), 2
+    if stride > 1:
+        energy = F.avg_pool2d(energy, 2 * stride, stride, stride // 2, count_include_pad=False)
+    return torch.log1p(energy.sqrt() / NOISE_FLOOR)

@@ -55,9 +55,8 @@ class DirectionalScan(nn.Module):
         self.D = nn.Parameter(torch.ones(K * E))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, K, L, E) -> (B, K, L, E)."""
-        B, K, L, E = x.shape
-        x = x.transpose(2, 3)  # (B, K, E, L)
+        """(B, K, E, L) -> (B, K, E, L)."""
+        B, K, E, L = x.shape
         dt, b, c = torch.split(torch.matmul(self.x_proj, x), self.splits, dim=2)  # (B, K, R | N | N, L)
         delta = torch.matmul(self.dt_proj, dt)  # (B, K, E, L)
         y = selective_scan(
@@ -70,7 +69,7 @@ class DirectionalScan(nn.Module):
             delta_bias=self.dt_bias,
             delta_softplus=True,
         )
-        return y.view(B, K, E, L).transpose(2, 3)
+        return y.view(B, K, E, L)
 
 
 # ---- preset `paper`
@@ -119,7 +118,7 @@ class VisualStateSpaceBlock(nn.Module):
         sequences = scan(to_sequence(grid), self.get_buffer("orders"))  # (B, K, L, C)
         sequences = delay(sequences, self.get_buffer("begin"), self.lags)  # place l holds token l - M
         x, gate = self.in_proj(self.norm(sequences)).chunk(2, dim=-1)  # (B, K, L, E) each
-        y = self.scan(F.silu(x))  # (B, K, L, E)
+        y = self.scan(F.silu(x).transpose(2, 3)).transpose(2, 3)  # (B, K, L, E)
         y = unscan(y, self.get_buffer("inverses")).sum(1)  # (B, L, E)
         gate = unscan(gate, self.get_buffer("inverses")).sum(1)  # (B, L, E)
         hidden = self.out_proj(self.out_norm(y) * F.silu(gate))  # (B, L, C)
@@ -245,6 +244,13 @@ class Whitening(nn.Module):
         return (tokens - self.get_buffer("mean")) @ self.get_buffer("matrix")
 
 
+def along(linear: nn.Linear, sequences: Tensor) -> Tensor:
+    """`linear`, which has no bias, at each place of (B, K, C, L) -> (B, K, C', L)."""
+    B, K, _, L = sequences.shape
+    weight = linear.weight.expand(B * K, -1, -1)
+    return torch.bmm(weight, sequences.flatten(0, 1)).view(B, K, -1, L)
+
+
 class ScanLayer(nn.Module):
     """A Mamba layer over K sequences: shared projections, own recurrences, no mixing between directions."""
 
@@ -258,9 +264,12 @@ class ScanLayer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, K, L, C) -> (B, K, L, C)."""
-        x, gate = self.in_proj(self.norm(hidden)).chunk(2, dim=-1)  # (B, K, L, E) each
-        out: Tensor = self.out_proj(self.scan(F.silu(x)) * F.silu(gate))
-        return hidden + out
+        tokens = self.norm(hidden).transpose(
+            2, 3
+        )  # (B, K, C, L): along the sequence, as the recurrence reads
+        x, gate = along(self.in_proj, tokens).chunk(2, dim=2)  # (B, K, E, L) each
+        out = along(self.out_proj, self.scan(F.silu(x)) * F.silu(gate))  # (B, K, C, L)
+        return hidden + out.transpose(2, 3)
 
 
 def place_means(tokens: Tensor) -> Tensor:

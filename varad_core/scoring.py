@@ -87,8 +87,6 @@ class GaussianScoring:
 
         d^2 = |r - mean_k|^2 + sum_j (1 / variance_kj - 1) ((r - mean_k) . direction_kj)^2
 
-    Every cluster's directions are multiplied out and the token's own are picked: the same work for every
-    part, and on a GPU nothing that the CPU would have to wait for.
     """
 
     NAMES = ("whiten_mean", "whiten", "centres", "means", "directions", "gains", "location", "spread")
@@ -116,14 +114,26 @@ class GaussianScoring:
         v = self.values
         r = (r - v["whiten_mean"]) @ v["whiten"]
         nearest = (v["centres"].square().sum(1) - 2 * p @ v["centres"].t()).argmin(1)
-        K, rank, _ = v["directions"].shape
         towards = (r @ v["means"].t()).gather(1, nearest[:, None])[:, 0]  # r . mean_k
         squared = r.square().sum(1) - 2 * towards + v["means"].square().sum(1)[nearest]
-        along = (r @ v["directions"].flatten(0, 1).t()).view(-1, K, rank)
-        along = along.gather(1, nearest[:, None, None].expand(-1, 1, rank))[:, 0]
-        along = along - torch.einsum("krc,kc->kr", v["directions"], v["means"])[nearest]
+        along = (
+            self._along_directions(r, nearest)
+            - torch.einsum("krc,kc->kr", v["directions"], v["means"])[nearest]
+        )
         squared = squared + (along.square() * v["gains"][nearest]).sum(1)
         return (squared.clamp_min(0) / C).sqrt().view(B, H, W)
+
+    def _along_directions(self, r: Tensor, nearest: Tensor) -> Tensor:
+        """r . direction_kj for each token's own cluster k: (n, C), (n,) -> (n, rank)."""
+        directions = self.values["directions"]
+        K, rank, _ = directions.shape
+        if r.is_cuda:  # every cluster's, and the own ones picked: nothing that the CPU would have to wait for
+            every = (r @ directions.flatten(0, 1).t()).view(-1, K, rank)
+            return every.gather(1, nearest[:, None, None].expand(-1, 1, rank))[:, 0]
+        order = nearest.argsort()
+        by_cluster = r[order].split(nearest.bincount(minlength=K).tolist())
+        along = torch.cat([rows @ own.t() for rows, own in zip(by_cluster, directions, strict=True)])
+        return torch.empty_like(along).index_copy_(0, order, along)
 
     def maps(self, predictions: Sequence[Prediction]) -> Tensor:
         """See `Scoring.maps`."""
