@@ -158,7 +158,7 @@ def _fit_circle(points: NDArray[np.float64]) -> tuple[float, float, float, float
         weights = np.where(residual < cut, (1 - (residual / cut) ** 2) ** 2, 0.0)
         if weights.sum() < 6:
             return x, y, radius, 0.0
-        if math.dist(before, (x, y, radius)) < 1e-3:
+        if math.dist(before, (x, y, radius)) < 1e-4:
             break
     return x, y, radius, float((residual < max(0.03 * radius, 1.0)).mean())
 
