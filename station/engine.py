@@ -26,6 +26,7 @@ from drivers.types import Trigger
 from station.acquisition import AcquisitionStage
 from station.actuation import ActuationStage
 from station.commands import Commands
+from station.conditions import ConditionWatch
 from station.config import StationConfig, config_sha256
 from station.health import LineHealth
 from station.ledger import Ledger
@@ -95,6 +96,7 @@ class Engine:
         self.health = LineHealth(
             config.shifts, config.inspection.max_consecutive_rejects, on_alarm=self._alarm_came
         )
+        self._conditions = ConditionWatch(self.health.alarm, self.health.clear)
         self._commands = Commands(self)
         self.recording = RecordingStage(
             database_path=config.database_path,
@@ -398,6 +400,7 @@ class Engine:
         """A part has its final verdict."""
         self.ledger.decide(inspection.trigger.part_seq, inspection.verdict, inspection.reason)
         self.health.decided(inspection)
+        self._conditions.decided(inspection)
         self.recording.put(inspection)
         self.publishing.put(inspection)
 

@@ -209,7 +209,7 @@ class InspectionStage(Stage):
             Inspection(
                 trigger=frame.trigger,
                 frame=frame,
-                result=AnomalyResult(answer.score, anomaly_map, answer.timings_ms),
+                result=AnomalyResult(answer.score, anomaly_map, answer.timings_ms, answer.conditions),
                 verdict=verdict,
                 reason=reason,
                 detail="" if finite else "the anomaly map is not finite",

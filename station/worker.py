@@ -125,7 +125,8 @@ def _inspect(detector: Detector, slab: Slab, request: Request) -> tuple[Answer, 
         height, width = result.anomaly_map.shape
         slab.anomaly_map(slot, height, width)[:] = result.anomaly_map
         timings_ms = dict(result.timings_ms)
-        return Result(part_seq, slot, float(result.score), height, width, timings_ms), False
+        score, conditions = float(result.score), dict(result.conditions)
+        return Result(part_seq, slot, score, height, width, timings_ms, conditions), False
     except Exception as error:  # the process boundary: every part gets an answer
         message = _one_line(error)
         broken = not isinstance(error, VaradError | ValueError | cv2.error) or _no_memory(error)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Literal
 
 from varad_core.types import Limits
@@ -71,11 +72,14 @@ class Result:
     map_height: int
     map_width: int
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     kind: Literal["result"] = "result"
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, self.timings_ms.values())):
             raise ValueError(f"timings must be finite (got {dict(self.timings_ms)})")
+        if not all(map(math.isfinite, chain(*self.conditions.values()))):
+            raise ValueError(f"conditions must be finite (got {dict(self.conditions)})")
 
 
 @dataclass(frozen=True, slots=True)

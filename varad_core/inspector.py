@@ -17,6 +17,7 @@ from torch import Tensor
 
 from varad_core.alignment import Alignment, load_alignment, map_to_image
 from varad_core.bundle import load_bundle, save_bundle
+from varad_core.conditions import departures, load_usual, measure
 from varad_core.config import VaradConfig
 from varad_core.cuda_graph import CudaGraph
 from varad_core.model import StationVarAD, VarAD, create_model
@@ -81,6 +82,7 @@ class Inspector:
         self.scoring = scoring
         self.limits = limits
         self.provenance = dict(provenance)
+        self.usual = load_usual(self.provenance.get("conditions", {}))
         self.model_name = str(self.provenance.get("name", ""))
         self.model_id = ""
         self.input_size_px = config.image_size_px
@@ -194,6 +196,7 @@ class Inspector:
         stages_ms = dict.fromkeys(("align", "tokenize", "predict", "score"), 0.0)
         begun_ns = time.perf_counter_ns()
         aligned = self.framing.align(self.alignment, image_rgb)
+        conditions = departures(measure(aligned, image_rgb.shape[:2]), self.usual)
         stages_ms["align"] = (time.perf_counter_ns() - begun_ns) / 1e6
         canonical_map = fuse(
             [
@@ -208,7 +211,7 @@ class Inspector:
         canonical = canonical_map.float().cpu().numpy()
         anomaly_map = map_to_image(canonical, aligned, shape, map_shape(aligned.image_rgb, shape))
         stages_ms["score"] += (time.perf_counter_ns() - begun_ns) / 1e6
-        return AnomalyResult(score, anomaly_map, stages_ms)
+        return AnomalyResult(score, anomaly_map, stages_ms, conditions)
 
     def _tile_maps(self, tiles_rgb: ImageRgb, stages_ms: dict[str, float]) -> Tensor:
         """Model inputs (B, S, S, 3) -> their maps (B, m, m); adds what each stage took.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from varad_core.alignment import Alignment, fit_alignment
 from varad_core.augmentation import Varied
+from varad_core.conditions import measure, usual_conditions
 from varad_core.config import TrainingConfig, VaradConfig
 from varad_core.data import MIN_GOOD_PARTS, images_hash
 from varad_core.inspector import Inspector, keep_large_buffers
@@ -138,6 +139,7 @@ def train(
         "fit_s": time.monotonic() - started,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "shapes": shapes,
+        "conditions": usual_conditions([inputs.conditions(index) for index in range(n)]),
     }
     return Inspector(config, alignment, tokenizer, model, scoring, limits, provenance, device)
 
@@ -172,6 +174,11 @@ class Inputs:
         copies = len(varied) // images
         sides = len(fitted), images - len(fitted)
         self.tiles_each = [max(1, MAX_TILES // (copies * sides[i not in fitted])) for i in range(images)]
+
+    def conditions(self, index: int) -> dict[str, float]:
+        """How image `index` was taken."""
+        image_rgb = self.varied[index]
+        return measure(self.framing.align(self.alignment, image_rgb), image_rgb.shape[:2])
 
     @torch.no_grad()
     def tokens(self, index: int) -> Iterator[list[Tensor]]:

@@ -59,8 +59,10 @@ class AnomalyResult:
         anomaly_map: float32 (h, w) at the model's own size, covering the whole input image; the same unit as
             `score`, so one fixed scale (the limit) colours every part's map.
         timings_ms: stage -> milliseconds (align, tokenize, predict, score).
+        conditions: how the picture was taken, see `conditions.departures`; empty where the model knows none.
     """
 
     score: float
     anomaly_map: NDArray[np.float32]
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The full line on other cameras than the simulated one, with the model that ships, to rows and heatmaps."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from scripted_line import ROOT, free_port
 from db.archive import Archive
 from db.session import open_read_only
 from drivers.buttons import render_part
+from varad_core.augmentation import sense
 
 PILLS = ROOT.parent / "shared" / "data" / "pill" / "test"
 SHIPPED = (ROOT / "config.yaml").read_text()
@@ -75,3 +77,24 @@ def test_replay_of_buttons_and_a_damaged_file(tmp_path: Path) -> None:
     assert [row[0] for row in rows[:4]] == ["PASS", "REJECT", "PASS", "REJECT"]
     assert [row[:2] for row in rows[4:]] == [("NOT_INSPECTED", "frame failed")] * 2
     assert_heatmaps(tmp_path, rows[1:4:2], (512, 512, 3))
+
+
+@pytest.mark.slow
+def test_a_lamp_that_has_aged_is_told_and_recorded(tmp_path: Path) -> None:
+    """The shipped model, good buttons in three quarters of the light."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(10):
+        button = render_part(
+            seed=99, index=index, defect_rate=0, width_px=512, height_px=512, truth=("", 0.0)
+        ).image_rgb
+        dimmed = sense(button, np.random.default_rng(index), gain=0.75)
+        assert cv2.imwrite(str(pictures / f"{index}.png"), dimmed[..., ::-1])
+    run(tmp_path, "{driver: replay, folder: pictures, loop: false}", 10)
+    database = open_read_only(tmp_path / "station-data" / "station.db")
+    with database.connect() as connection:
+        events = connection.exec_driver_sql("SELECT title, detail FROM event WHERE kind = 'alarm'").all()
+    database.close()
+    ((title, detail),) = [event for event in events if event[0].startswith("PICTURES ARE")]
+    assert re.fullmatch(r"PICTURES ARE 2\d% darker than at training", title)
+    assert json.loads(detail)["action"] == "check lamp, shades and exposure"

@@ -1,0 +1,87 @@
+"""How a picture was taken: light, focus, and where the part lies in it, against the good parts of training.
+
+What makes good parts fail is often not the parts: a lamp ages, a lens is touched, a mount slips. The model
+then judges something that it was not trained on, and says so here, whatever the score is.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from varad_core.alignment import Aligned
+
+Usual = Mapping[str, tuple[float, float]]
+"""Condition -> its median over the training parts, and how far from it a median of other parts is no news."""
+
+MIDDLE_PX = 512
+SPREADS = 2.5  # of the training parts, that are no news
+AT_LEAST = {  # what no line need be told of, however alike the training parts were
+    "light": math.log(1.08),
+    "sharpness": math.log(1.2),
+    "left_right": 0.04,
+    "up_down": 0.04,
+    "size": math.log(1.04),
+}
+
+
+def measure(aligned: Aligned, image_shape: tuple[int, int]) -> dict[str, float]:
+    """The conditions of one picture.
+
+    Args:
+        aligned: the part as the model sees it.
+        image_shape: height and width of the picture it was found in.
+
+    Returns:
+        `light`: logarithm of 1 + the mean grey level. `sharpness`: logarithm of fine over coarser detail.
+        `left_right`, `up_down`: the part's centre, shares of width and height. `size`: logarithm of its side
+        as a share of the picture's shorter one.
+    """
+    gray = cv2.cvtColor(aligned.image_rgb, cv2.COLOR_RGB2GRAY)
+    rows, columns = gray.shape
+    middle = gray[_middle(rows), _middle(columns)].astype(np.float32)
+    finer, coarser = (cv2.GaussianBlur(middle, (0, 0), sigma) for sigma in (1.0, 2.0))
+    fine, coarse = (float(np.square(detail).mean()) for detail in (middle - finer, finer - coarser))
+    x, y = aligned.to_image @ [(columns - 1) / 2, (rows - 1) / 2, 1]
+    scale = math.sqrt(abs(np.linalg.det(aligned.to_image[:, :2])))
+    height, width = image_shape
+    return {
+        "light": math.log1p(cv2.mean(gray)[0]),
+        "sharpness": 0.5
+        * math.log((fine + 0.1) / (coarse + 0.1)),  # 0.1: noise of the grey levels themselves
+        "left_right": float(x + 0.5) / width,
+        "up_down": float(y + 0.5) / height,
+        "size": math.log(scale * min(rows, columns) / min(height, width)),
+    }
+
+
+def _middle(side_px: int) -> slice:
+    """Enough to see whether a picture is sharp."""
+    cut = max(0, side_px - MIDDLE_PX) // 2
+    return slice(cut, side_px - cut)
+
+
+def usual_conditions(measured: Sequence[Mapping[str, float]]) -> Usual:
+    """What is usual, from the training parts' own."""
+    usual = {}
+    for name, at_least in AT_LEAST.items():
+        values = np.array([one[name] for one in measured])
+        median = float(np.median(values))
+        spread = 1.4826 * float(np.median(np.abs(values - median)))
+        usual[name] = (median, max(at_least, SPREADS * spread))
+    return usual
+
+
+def load_usual(stored: Mapping[str, Sequence[float]]) -> Usual:
+    """What a bundle stores. Raises ValueError where that is not what `usual_conditions` makes."""
+    usual = {name: (float(median), float(no_news)) for name, (median, no_news) in stored.items()}
+    for name, (median, no_news) in usual.items():
+        if name not in AT_LEAST or not math.isfinite(median) or not 0 < no_news < math.inf:
+            raise ValueError(f"condition {name!r} cannot be {median}, {no_news}")
+    return usual
+
+
+def departures(measured: Mapping[str, float], usual: Usual) -> dict[str, tuple[float, float]]:
+    """Condition -> how far it is from its usual value, and how far is no news."""
+    return {name: (measured[name] - median, no_news) for name, (median, no_news) in usual.items()}
