@@ -22,6 +22,10 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     source = train.add_mutually_exclusive_group(required=True)
     source.add_argument("--good", type=Path, metavar="DIR", help="folder of pictures of good parts")
     source.add_argument("--demo", action="store_true", help="train the demo's model on rendered parts")
+    train.add_argument(
+        "--ignore", type=Path, metavar="MASK",
+        help="picture drawn over that of the first good part (by name): white where nothing counts",
+    )  # fmt: skip
     train.add_argument("--recipe", metavar="NAME", help="the product; required with --good")
     train.add_argument("--out", type=Path, metavar="FILE", help="bundle to write (default: NAME.safetensors)")
     train.add_argument(
@@ -144,11 +148,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     """`station train`."""
     from varad_core.bundle import ensure_signing_key, require_writable
     from varad_core.data import good_parts
+    from varad_core.ignoring import PaintedOver, load_mask
     from varad_core.limits import next_bound, require_parts
     from varad_core.train import train
 
     config = _config(arguments)
     if arguments.demo:
+        if arguments.ignore:
+            raise DataError("train: --ignore is for --good; the demo's model looks at whole parts")
         from station.demo.training import train_demo
 
         out = arguments.out or Path("demo.safetensors")
@@ -163,6 +170,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path(f"{arguments.recipe}.safetensors")
     require_writable(out)
     images = good_parts(arguments.good)
+    ignored = load_mask(arguments.ignore, images[0]) if arguments.ignore else None
     key = ensure_signing_key(arguments.keys)
     with _progress_bar(quiet=False) as progress:
         inspector = train(
@@ -172,10 +180,14 @@ def run_train(arguments: argparse.Namespace) -> int:
             weights=arguments.weights,
             progress=progress,
             device=arguments.device,
+            ignored=ignored,
         )
     model_id = inspector.save(out, key)
     limits, facts = inspector.limits, inspector.provenance
     print(f"{out}: model {model_id}, {facts['good_parts']} good parts, {facts['fit_s']:.0f} s")
+    if isinstance(inspector.alignment, PaintedOver):
+        share = inspector.alignment.ignored.mean()
+        print(f"{share:.0%} of what the model looks at does not count ({arguments.ignore})")
     print(
         f"alignment {inspector.alignment.name}, recheck above {limits.recheck:.3f}, "
         f"reject above {limits.reject:.3f}"

@@ -20,6 +20,7 @@ from varad_core.bundle import load_bundle, save_bundle
 from varad_core.conditions import departures, load_usual, measure
 from varad_core.config import VaradConfig
 from varad_core.cuda_graph import CudaGraph
+from varad_core.ignoring import stored_mask
 from varad_core.model import StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, GaussianScoring, Scoring
 from varad_core.tiling import TILES_AT_ONCE, Framing, fuse
@@ -121,7 +122,8 @@ class Inspector:
             load_tokenizer_tensors(tokenizer, _under(bundle.tensors, "tokenizer."))
             model = create_model(config, [(int(c), int(h), int(w)) for c, h, w in manifest["shapes"]])
             model.load_state_dict({k: v.float() for k, v in _under(bundle.tensors, "model.").items()})
-            alignment = load_alignment(manifest["alignment"], _under(bundle.tensors, "alignment."))
+            pose = _under(bundle.tensors, "alignment.")
+            alignment = stored_mask(load_alignment(manifest["alignment"], pose), pose)
             limits = Limits(**manifest["limits"])
             scoring: Scoring = CosineScoring(config.image_size_px)
             if isinstance(model, StationVarAD):

@@ -19,6 +19,7 @@ from varad_core.augmentation import Varied
 from varad_core.conditions import measure, usual_conditions
 from varad_core.config import TrainingConfig, VaradConfig
 from varad_core.data import MIN_GOOD_PARTS, images_hash
+from varad_core.ignoring import Mask, following
 from varad_core.inspector import Inspector, keep_large_buffers
 from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
@@ -54,6 +55,7 @@ def train(
     progress: Progress = _quiet,
     cancel: Event | None = None,
     device: str = "cpu",
+    ignored: Mask | None = None,
 ) -> Inspector:
     """Train a model on good parts.
 
@@ -65,6 +67,7 @@ def train(
         progress: called after each image or step.
         cancel: set it from another thread to stop.
         device: of the predictor and the tokenizer.
+        ignored: where nothing counts, drawn over the first image; see `ignoring.load_mask`.
 
     Returns:
         A calibrated inspector with limits; `Inspector.save` writes it.
@@ -85,9 +88,12 @@ def train(
     n = len(images)
     fitted, held_out = split(n, settings)
     tokenizer = create_tokenizer(config.tokenizer, config.image_size_px, weights).eval().to(device)
+    framing = Framing(config)
     alignment = fit_alignment(config.alignment, [images[i] for i in fitted[:ALIGNMENT_SAMPLE]])
+    if ignored is not None:
+        alignment = following(alignment, ignored, framing.align(alignment, images[0]))
     varied = Varied(images, settings.variants, settings.seed)
-    inputs = Inputs(varied, fitted, n, Framing(config), alignment, tokenizer, settings.seed, device)
+    inputs = Inputs(varied, fitted, n, framing, alignment, tokenizer, settings.seed, device)
 
     sample = (
         np.random.default_rng(settings.seed)

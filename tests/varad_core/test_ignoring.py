@@ -1,0 +1,139 @@
+"""Regions where nothing counts: drawn over one part, they follow every part."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+from numpy.typing import NDArray
+
+from drivers.buttons import RenderedPart
+from varad_core.alignment import WholeImage
+from varad_core.augmentation import move
+from varad_core.bundle import ensure_signing_key
+from varad_core.ignoring import PAINT, Mask, following, load_mask, stored_mask
+from varad_core.inspector import Inspector
+from varad_core.train import train
+from varad_core.types import DataError
+
+Picture = NDArray[np.uint8]
+SIDE = 192
+
+
+def with_spot(picture: Picture, x: int, y: int, radius: int = 9) -> Picture:
+    """A bright blot, as no button has one."""
+    marked = picture.copy()
+    cv2.circle(marked, (x, y), radius, (60, 90, 255), -1)
+    return marked
+
+
+def around(x: int, y: int, radius: int = 16) -> Mask:
+    drawn = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.circle(drawn, (x, y), radius, 1, -1)
+    return drawn.astype(np.bool_)
+
+
+def plate(seed: int) -> Picture:
+    """A plain surface with grain, always in the same place."""
+    rng = np.random.default_rng(seed)
+    grain = cv2.GaussianBlur(rng.normal(0, 12, (SIDE, SIDE, 3)).astype(np.float32), (0, 0), 1.5)
+    return np.asarray(np.clip(120 + grain, 0, 255), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def plates() -> list[Picture]:
+    return [plate(seed) for seed in range(24)]
+
+
+@pytest.fixture(scope="module")
+def masked(plates: list[Picture]) -> Inspector:
+    return train(plates, tiny_config(), name="masked", ignored=around(70, 90))
+
+
+@pytest.fixture(scope="module")
+def whole(plates: list[Picture]) -> Inspector:
+    return train(plates, tiny_config(), name="whole")
+
+
+def test_what_lies_in_the_region_changes_nothing_and_beside_it_everything(
+    whole: Inspector, masked: Inspector
+) -> None:
+    good = plate(100)
+    inside, outside = with_spot(good, 70, 90), with_spot(good, 140, 120)
+    assert whole.inspect(inside).score > 2 * whole.limits.reject
+    assert masked.inspect(inside).score == masked.inspect(good).score
+    np.testing.assert_array_equal(masked.inspect(inside).anomaly_map, masked.inspect(good).anomaly_map)
+    assert masked.inspect(outside).score > 2 * masked.limits.reject
+
+
+def test_limits_come_from_what_counts(plates: list[Picture]) -> None:
+    """Where good parts differ in the region alone, leaving it out makes the limit lower."""
+    rng = np.random.default_rng(3)
+    various = [
+        with_spot(image, *rng.integers((60, 80), (84, 104)).tolist(), int(rng.integers(1, 9)))
+        for image in plates
+    ]
+    everything = train(various, tiny_config(), name="x")
+    left_out = train(various, tiny_config(), name="x", ignored=around(72, 92, 40))
+    assert left_out.limits.reject < 0.8 * everything.limits.reject
+
+
+def test_a_stored_model_keeps_the_region(masked: Inspector, keys: Path, tmp_path: Path) -> None:
+    masked.save(tmp_path / "m.safetensors", ensure_signing_key(keys))
+    loaded = Inspector.load(tmp_path / "m.safetensors", trusted_keys=keys, device="cpu")
+    inside = with_spot(plate(100), 70, 90)
+    assert loaded.inspect(inside).score == pytest.approx(masked.inspect(inside).score, abs=1e-4)
+    damaged = {"ignored": torch.zeros(3, dtype=torch.uint8)}
+    with pytest.raises(ValueError, match="the mask is"):
+        stored_mask(WholeImage(), damaged)
+
+
+def test_a_region_turns_with_a_round_part(part: Callable[..., RenderedPart], trained: Inspector) -> None:
+    """Drawn over one picture, found again over the same part in another pose."""
+    assert trained.alignment.name == "disc"
+    picture = part(3).image_rgb
+    drawn = around(70, 90)
+    moved = partial(move, turn_deg=25, shift=(0.03, -0.02))
+    drawn_there = moved(np.repeat(drawn[..., None], 3, 2).astype(np.uint8) * 255)[..., 0] > 127
+    here, there = (
+        following(trained.alignment, mask, trained.framing.align(trained.alignment, image_rgb)).ignored
+        for mask, image_rgb in ((drawn, picture), (drawn_there, moved(picture)))
+    )
+    assert (here & there).sum() / (here | there).sum() > 0.7
+
+
+def test_of_a_strip_the_region_lies_where_it_was_drawn_whatever_the_next_one_measures() -> None:
+    strip = np.full((128, 1024, 3), 10, np.uint8)
+    drawn = np.zeros(strip.shape[:2], np.bool_)
+    drawn[:, 512:] = True
+    alignment = following(WholeImage(), drawn, WholeImage().align(strip, 64, 32))
+    for width in (1024, 960):
+        painted = alignment.align(strip[:, :width], 64, 32).image_rgb
+        half = painted.shape[1] // 2
+        assert (painted[:, : half - 2] == 10).all()
+        assert (painted[:, half + 2 :] == PAINT).all()
+
+
+def test_masks_that_fit_no_picture_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+
+    def stored(drawn: Picture) -> Path:
+        assert cv2.imwrite(str(tmp_path / "mask.png"), drawn)
+        return tmp_path / "mask.png"
+
+    with pytest.raises(DataError, match=r"10 x 20 px, the picture it is drawn over has 192 x 192; draw it"):
+        load_mask(stored(np.full((20, 10), 255, np.uint8)), picture)
+    with pytest.raises(DataError, match="all white, it leaves out everything"):
+        load_mask(stored(np.full((SIDE, SIDE), 255, np.uint8)), picture)
+    with pytest.raises(DataError, match="all black, it leaves out nothing"):
+        load_mask(stored(np.zeros((SIDE, SIDE), np.uint8)), picture)
+    with pytest.raises(DataError, match="no such file"):
+        load_mask(tmp_path / "absent.png", picture)
+    drawn = around(70, 90)
+    np.testing.assert_array_equal(load_mask(stored(drawn.astype(np.uint8) * 255), picture), drawn)
+    with pytest.raises(DataError, match="leaves out the whole part"):
+        following(WholeImage(), np.ones((SIDE, SIDE), np.bool_), WholeImage().align(picture, 64))

@@ -1,0 +1,94 @@
+"""Regions of a part where nothing counts: a printed number, a hole that the belt is seen through.
+
+A mask is drawn over the picture of one good part and follows the part from then on: it is kept in the pose
+that the model sees parts in. There it is painted over, in training and ever after, so that whatever lies in
+it changes no token, no prediction and no score.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from varad_core.alignment import Aligned, Alignment, ImageRgb
+from varad_core.data import load_image
+from varad_core.types import DataError
+
+Mask = NDArray[np.bool_]  # (H, W), True where nothing counts
+PAINT = 128
+
+
+def load_mask(path: Path, part_rgb: ImageRgb) -> Mask:
+    """Read a mask that was drawn over a part's picture: white where nothing counts, black elsewhere.
+
+    Raises:
+        DataError: it cannot be read, has another size than the picture, or leaves out everything or nothing.
+    """
+    drawn = load_image(path).max(axis=2) >= 128
+    if drawn.shape != part_rgb.shape[:2]:
+        raise DataError(
+            f"mask {path}: {drawn.shape[1]} x {drawn.shape[0]} px, the picture it is drawn over has "
+            f"{part_rgb.shape[1]} x {part_rgb.shape[0]}; draw it over a copy of that picture"
+        )
+    if drawn.all() or not drawn.any():
+        colour, what = ("white", "everything") if drawn.all() else ("black", "nothing")
+        raise DataError(f"mask {path}: all {colour}, it leaves out {what}; paint white what does not count")
+    return drawn
+
+
+class PaintedOver:
+    """An `Alignment` whose parts are painted over where nothing counts."""
+
+    def __init__(self, alignment: Alignment, ignored: Mask) -> None:
+        """`ignored`: in the pose of the aligned part; where parts differ in size, at that of one of them."""
+        self.name = alignment.name
+        self.ignored = ignored
+        self._alignment = alignment
+
+    def align(self, image_rgb: ImageRgb, size_px: int, step_px: int = 0) -> Aligned:
+        """See `Alignment.align`."""
+        aligned = self._alignment.align(image_rgb, size_px, step_px)
+        rows, columns = aligned.image_rgb.shape[:2]
+        here = self.ignored.astype(np.uint8)
+        if here.shape != (rows, columns):
+            here = np.asarray(cv2.resize(here, (columns, rows), interpolation=cv2.INTER_NEAREST), np.uint8)
+        painted = np.where(here[..., None] > 0, np.uint8(PAINT), aligned.image_rgb)
+        return replace(aligned, image_rgb=painted)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The alignment's, and the mask."""
+        return {**self._alignment.tensors(), "ignored": torch.from_numpy(self.ignored.astype(np.uint8))}
+
+
+def following(alignment: Alignment, mask: Mask, aligned: Aligned) -> PaintedOver:
+    """The alignment with a mask that was drawn over the picture of `aligned`.
+
+    Raises:
+        DataError: the mask leaves out the whole part.
+    """
+    rows, columns = aligned.image_rgb.shape[:2]
+    turned = cv2.warpAffine(
+        mask.astype(np.uint8),
+        aligned.to_image,
+        (columns, rows),
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if turned.all():
+        raise DataError("mask: it leaves out the whole part; paint white only what does not count")
+    return PaintedOver(alignment, turned.astype(np.bool_))
+
+
+def stored_mask(alignment: Alignment, tensors: Mapping[str, Tensor]) -> Alignment:
+    """A bundle's alignment, with its mask where it has one; ValueError where that is none."""
+    if "ignored" not in tensors:
+        return alignment
+    ignored = tensors["ignored"]
+    if ignored.dtype != torch.uint8 or ignored.ndim != 2:
+        raise ValueError(f"the mask is {ignored.dtype} {tuple(ignored.shape)}, not (H, W) of bytes")
+    return PaintedOver(alignment, ignored.numpy() > 0)
