@@ -15,7 +15,7 @@ PARTS = 16
 ENOUGH = 8
 OVER = 0.7  # of what is no news: an alarm ends below it
 
-_LENS = "check that the lens is clean and in focus"
+_LENS = "check that the lens is clean and in focus, and the camera's gain"
 _MOUNT = "check the camera's mount and where parts stop"
 ACTIONS = {
     "light": "check lamp, shades and exposure",
@@ -23,6 +23,7 @@ ACTIONS = {
     "left_right": _MOUNT,
     "up_down": _MOUNT,
     "size": _MOUNT,
+    "found": _MOUNT,
 }
 
 
@@ -58,7 +59,7 @@ class ConditionWatch:
             usual = statistics.median(seen)
             if len(seen) >= ENOUGH and abs(usual) > no_news:
                 title = f"{camera}: {in_words(name, usual)}" if camera else in_words(name, usual)
-                self._alarm(_key(camera, name), "medium", f"PICTURES ARE {title}", ACTIONS[name])
+                self._alarm(_key(camera, name), "medium", title.upper(), ACTIONS[name])
             elif abs(usual) < OVER * no_news:
                 self._clear(_key(camera, name))
 
@@ -68,18 +69,20 @@ def _key(camera: str, name: str) -> str:
 
 
 def in_words(name: str, off: float) -> str:
-    """How pictures differ from those of training."""
+    """What is not as it was at training, as a sentence."""
     more = off > 0
     share = f"{abs(math.expm1(off) if name in ('light', 'sharpness', 'size') else off):.0%}"
     match name:
         case "light":
-            what = f"{share} {'brighter' if more else 'darker'}"
+            what = f"pictures are {share} {'brighter' if more else 'darker'} than"
         case "sharpness":
-            what = f"{share} {'sharper' if more else 'less sharp'}"
+            what = f"pictures are {share} {'sharper' if more else 'less sharp'} than"
         case "size":
-            what = f"{'larger' if more else 'smaller'} parts by {share}"
+            what = f"parts appear {share} {'larger' if more else 'smaller'} than"
         case "left_right":
-            what = f"{share} of their width further {'right' if more else 'left'}"
+            what = f"parts lie {share} of the picture further {'right' if more else 'left'} than"
+        case "up_down":
+            what = f"parts lie {share} of the picture further {'down' if more else 'up'} than"
         case _:
-            what = f"{share} of their height further {'down' if more else 'up'}"
-    return f"{what} than at training"
+            what = "parts are not found, unlike"
+    return f"{what} at training"

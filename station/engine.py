@@ -34,7 +34,7 @@ from station.messages import status_message, verdict_message
 from station.plc import LineSignals
 from station.publishing import PublishingStage
 from station.recording import RecordingStage
-from station.slab import Slab
+from station.slab import PICTURE_BYTES, Slab
 from station.sorting import Sorting
 from station.stack_light import lamps_lit
 from station.stage import Stage
@@ -218,8 +218,14 @@ class Engine:
         on_worker = DeviceOfViews(worker_told).of(self.camera_ids)
         inspections = []
         for view in self.views:
-            if view.acquisition.info is None:
+            info = view.acquisition.info
+            if info is None:
                 raise StartError("the camera closed again while the line was starting; see the log")
+            if info.fixed_size and 3 * info.width_px * info.height_px > PICTURE_BYTES:
+                raise StartError(
+                    f"{view.camera_id}: {info.width_px} x {info.height_px} px are more than the "
+                    f"{PICTURE_BYTES // 3_000_000} megapixels that a picture can have; set a smaller region"
+                )
             inspections.append(view.open_inspection(self._join.judged, on_worker[view.camera_id]))
             self._start_stage(inspections[-1])
         for inspection in inspections:

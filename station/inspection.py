@@ -28,7 +28,7 @@ from station.worker_wire import Answer, Model, Result
 from station.workers import BadAnswer, Workers
 from varad_core.types import AnomalyResult
 
-_PARTS_AT_ONCE = 2  # one part in the worker, the next one waiting at its door
+_PARTS_AT_ONCE = SLOTS // 2  # one part in the worker, the next one waiting at its door
 _MAX_WAIT_S = 0.25
 
 

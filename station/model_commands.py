@@ -170,7 +170,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path(f"{arguments.recipe}.safetensors")
     require_writable(out)
     images = good_parts(arguments.good)
-    ignored = load_mask(arguments.ignore, images[0]) if arguments.ignore else None
+    ignored = load_mask(arguments.ignore, images.paths[0]) if arguments.ignore else None
     key = ensure_signing_key(arguments.keys)
     with _progress_bar(quiet=False) as progress:
         inspector = train(
@@ -188,6 +188,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     if isinstance(inspector.alignment, PaintedOver):
         share = inspector.alignment.ignored.mean()
         print(f"{share:.0%} of what the model looks at does not count ({arguments.ignore})")
+        if not inspector.alignment.turns:
+            print("the region does not turn with the part: nothing on these parts tells how they are turned")
     print(
         f"alignment {inspector.alignment.name}, recheck above {limits.recheck:.3f}, "
         f"reject above {limits.reject:.3f}"

@@ -44,15 +44,13 @@ class Slab:
     def lend(self, size: int) -> NDArray[np.uint8]:
         """`size` bytes in a room of their own, until nobody refers to them any more; see
         `drivers.camera.PictureMemory`. Where no room is free or large enough they are ordinary memory."""
-        try:
-            if size > PICTURE_BYTES:
-                raise IndexError
-            room = self._free.pop()
-        except IndexError:
-            return np.empty(size, np.uint8)
-        lent = np.frombuffer(self._memory, np.uint8, size, room * PICTURE_BYTES)
-        weakref.finalize(lent, self._free.append, room).atexit = False
-        return lent
+        with contextlib.suppress(IndexError):  # all of them are lent
+            if size <= PICTURE_BYTES:
+                room = self._free.pop()
+                lent = np.frombuffer(self._memory, np.uint8, size, room * PICTURE_BYTES)
+                weakref.finalize(lent, self._free.append, room).atexit = False
+                return lent
+        return np.empty(size, np.uint8)
 
     def room_of(self, image_rgb: NDArray[np.uint8]) -> int | None:
         """The room that a picture fills from its beginning; None where it lies elsewhere."""

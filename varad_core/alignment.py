@@ -45,11 +45,13 @@ class Aligned:
         image_rgb: uint8 (H, W, 3).
         to_image: 2 x 3 affine map from canonical pixels to input pixels.
         found: False where the part was not found and a fallback pose was used.
+        ignored: bool (H, W), True where the picture was painted over; None: nowhere.
     """
 
     image_rgb: ImageRgb
     to_image: Affine
     found: bool
+    ignored: NDArray[np.bool_] | None = None
 
 
 class Alignment(Protocol):

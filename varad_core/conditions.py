@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from varad_core.alignment import Aligned
 
 Usual = Mapping[str, tuple[float, float]]
 """Condition -> its median over the training parts, and how far from it a median of other parts is no news."""
 
-MIDDLE_PX = 512
+MIDDLE_PX = 512  # of a larger picture's sides: enough to see whether it is sharp, and how bright
 SPREADS = 2.5  # of the training parts, that are no news
 AT_LEAST = {  # what no line need be told of, however alike the training parts were
     "light": math.log(1.08),
@@ -23,7 +24,9 @@ AT_LEAST = {  # what no line need be told of, however alike the training parts w
     "left_right": 0.04,
     "up_down": 0.04,
     "size": math.log(1.04),
+    "found": 0.5,
 }
+EDGE_PX = 6  # around what is painted over, which is not sharp or unsharp by itself
 
 
 def measure(aligned: Aligned, image_shape: tuple[int, int]) -> dict[str, float]:
@@ -36,28 +39,43 @@ def measure(aligned: Aligned, image_shape: tuple[int, int]) -> dict[str, float]:
     Returns:
         `light`: logarithm of 1 + the mean grey level. `sharpness`: logarithm of fine over coarser detail.
         `left_right`, `up_down`: the part's centre, shares of width and height. `size`: logarithm of its side
-        as a share of the picture's shorter one.
+        as a share of the picture's shorter one; these three only where the part was `found` (0 or 1).
     """
     gray = cv2.cvtColor(aligned.image_rgb, cv2.COLOR_RGB2GRAY)
     rows, columns = gray.shape
-    middle = gray[_middle(rows), _middle(columns)].astype(np.float32)
-    finer, coarser = (cv2.GaussianBlur(middle, (0, 0), sigma) for sigma in (1.0, 2.0))
-    fine, coarse = (float(np.square(detail).mean()) for detail in (middle - finer, finer - coarser))
+    middle = _middle(rows), _middle(columns)
+    counts = _counts(aligned)[middle]
+    sharp = gray[middle].astype(np.float32)
+    finer, coarser = (cv2.GaussianBlur(sharp, (0, 0), sigma) for sigma in (1.0, 2.0))
+    fine, coarse = (float(np.square(detail[counts]).mean()) for detail in (sharp - finer, finer - coarser))
     x, y = aligned.to_image @ [(columns - 1) / 2, (rows - 1) / 2, 1]
     scale = math.sqrt(abs(np.linalg.det(aligned.to_image[:, :2])))
     height, width = image_shape
-    return {
-        "light": math.log1p(cv2.mean(gray)[0]),
+    conditions = {
+        "light": math.log1p(float(gray[middle][counts].mean())),
         "sharpness": 0.5
         * math.log((fine + 0.1) / (coarse + 0.1)),  # 0.1: noise of the grey levels themselves
+        "found": float(aligned.found),
+    }
+    pose = {
         "left_right": float(x + 0.5) / width,
         "up_down": float(y + 0.5) / height,
         "size": math.log(scale * min(rows, columns) / min(height, width)),
     }
+    return conditions | pose if aligned.found else conditions
+
+
+def _counts(aligned: Aligned) -> NDArray[np.bool_]:
+    """Where the picture shows the part itself: (H, W)."""
+    ignored = aligned.ignored
+    if ignored is None:
+        return np.ones(aligned.image_rgb.shape[:2], np.bool_)
+    around = np.ones((2 * EDGE_PX + 1, 2 * EDGE_PX + 1), np.uint8)
+    counts = cv2.dilate(ignored.astype(np.uint8), around) == 0
+    return counts if counts.any() else ~ignored
 
 
 def _middle(side_px: int) -> slice:
-    """Enough to see whether a picture is sharp."""
     cut = max(0, side_px - MIDDLE_PX) // 2
     return slice(cut, side_px - cut)
 
@@ -66,7 +84,7 @@ def usual_conditions(measured: Sequence[Mapping[str, float]]) -> Usual:
     """What is usual, from the training parts' own."""
     usual = {}
     for name, at_least in AT_LEAST.items():
-        values = np.array([one[name] for one in measured])
+        values = np.array([one[name] for one in measured if name in one])
         median = float(np.median(values))
         spread = 1.4826 * float(np.median(np.abs(values - median)))
         usual[name] = (median, max(at_least, SPREADS * spread))
@@ -84,4 +102,8 @@ def load_usual(stored: Mapping[str, Sequence[float]]) -> Usual:
 
 def departures(measured: Mapping[str, float], usual: Usual) -> dict[str, tuple[float, float]]:
     """Condition -> how far it is from its usual value, and how far is no news."""
-    return {name: (measured[name] - median, no_news) for name, (median, no_news) in usual.items()}
+    return {
+        name: (measured[name] - median, no_news)
+        for name, (median, no_news) in usual.items()
+        if name in measured
+    }

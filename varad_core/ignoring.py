@@ -1,8 +1,9 @@
 """Regions of a part where nothing counts: a printed number, a hole that the belt is seen through.
 
-A mask is drawn over the picture of one good part and follows the part from then on: it is kept in the pose
-that the model sees parts in. There it is painted over, in training and ever after, so that whatever lies in
-it changes no token, no prediction and no score.
+A mask is drawn over the picture of one good part and kept in the pose that the model sees parts in: where
+parts are aligned it follows them, elsewhere it stays where it is. There it is painted over, in training and
+ever after, so that what lies in it changes no token, no prediction and no score. (A round part's pose is
+found before, on the whole picture.)
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from varad_core.alignment import Aligned, Alignment, ImageRgb
+from varad_core.alignment import Aligned, Alignment, DiscAlignment, ImageRgb
 from varad_core.data import load_image
 from varad_core.types import DataError
 
@@ -23,17 +24,18 @@ Mask = NDArray[np.bool_]  # (H, W), True where nothing counts
 PAINT = 128
 
 
-def load_mask(path: Path, part_rgb: ImageRgb) -> Mask:
+def load_mask(path: Path, drawn_over: Path) -> Mask:
     """Read a mask that was drawn over a part's picture: white where nothing counts, black elsewhere.
 
     Raises:
         DataError: it cannot be read, has another size than the picture, or leaves out everything or nothing.
     """
     drawn = load_image(path).max(axis=2) >= 128
-    if drawn.shape != part_rgb.shape[:2]:
+    height, width = load_image(drawn_over).shape[:2]
+    if drawn.shape != (height, width):
         raise DataError(
-            f"mask {path}: {drawn.shape[1]} x {drawn.shape[0]} px, the picture it is drawn over has "
-            f"{part_rgb.shape[1]} x {part_rgb.shape[0]}; draw it over a copy of that picture"
+            f"mask {path}: {drawn.shape[1]} x {drawn.shape[0]} px, but {drawn_over} has {width} x {height}; "
+            "draw it over a copy of that picture"
         )
     if drawn.all() or not drawn.any():
         colour, what = ("white", "everything") if drawn.all() else ("black", "nothing")
@@ -47,6 +49,7 @@ class PaintedOver:
     def __init__(self, alignment: Alignment, ignored: Mask) -> None:
         """`ignored`: in the pose of the aligned part; where parts differ in size, at that of one of them."""
         self.name = alignment.name
+        self.turns = isinstance(alignment, DiscAlignment) and alignment.template is not None
         self.ignored = ignored
         self._alignment = alignment
 
@@ -54,11 +57,12 @@ class PaintedOver:
         """See `Alignment.align`."""
         aligned = self._alignment.align(image_rgb, size_px, step_px)
         rows, columns = aligned.image_rgb.shape[:2]
-        here = self.ignored.astype(np.uint8)
+        here = self.ignored
         if here.shape != (rows, columns):
-            here = np.asarray(cv2.resize(here, (columns, rows), interpolation=cv2.INTER_NEAREST), np.uint8)
-        painted = np.where(here[..., None] > 0, np.uint8(PAINT), aligned.image_rgb)
-        return replace(aligned, image_rgb=painted)
+            sized = cv2.resize(here.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
+            here = sized.astype(np.bool_)
+        painted = np.where(here[..., None], np.uint8(PAINT), aligned.image_rgb)
+        return replace(aligned, image_rgb=painted, ignored=here)
 
     def tensors(self) -> dict[str, Tensor]:
         """The alignment's, and the mask."""
@@ -69,7 +73,7 @@ def following(alignment: Alignment, mask: Mask, aligned: Aligned) -> PaintedOver
     """The alignment with a mask that was drawn over the picture of `aligned`.
 
     Raises:
-        DataError: the mask leaves out the whole part.
+        DataError: the mask leaves out the whole part or nothing of it, or there is no part in that picture.
     """
     rows, columns = aligned.image_rgb.shape[:2]
     turned = cv2.warpAffine(
@@ -79,8 +83,13 @@ def following(alignment: Alignment, mask: Mask, aligned: Aligned) -> PaintedOver
         flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    if turned.all():
-        raise DataError("mask: it leaves out the whole part; paint white only what does not count")
+    if not aligned.found:
+        raise DataError(
+            "mask: no part is found in the picture it is drawn over; take that one out of the set"
+        )
+    if turned.all() or not turned.any():
+        what = "the whole part" if turned.all() else "nothing of what the model looks at"
+        raise DataError(f"mask: it leaves out {what}; paint white what does not count")
     return PaintedOver(alignment, turned.astype(np.bool_))
 
 

@@ -86,7 +86,6 @@ class GaussianScoring:
     few directions in which its own (shrunken) covariance differs most from the common one:
 
         d^2 = |r - mean_k|^2 + sum_j (1 / variance_kj - 1) ((r - mean_k) . direction_kj)^2
-
     """
 
     NAMES = ("whiten_mean", "whiten", "centres", "means", "directions", "gains", "location", "spread")
@@ -116,24 +115,10 @@ class GaussianScoring:
         nearest = (v["centres"].square().sum(1) - 2 * p @ v["centres"].t()).argmin(1)
         towards = (r @ v["means"].t()).gather(1, nearest[:, None])[:, 0]  # r . mean_k
         squared = r.square().sum(1) - 2 * towards + v["means"].square().sum(1)[nearest]
-        along = (
-            self._along_directions(r, nearest)
-            - torch.einsum("krc,kc->kr", v["directions"], v["means"])[nearest]
-        )
+        along = (along_picked if r.is_cuda else along_own)(r, nearest, v["directions"])
+        along = along - torch.einsum("krc,kc->kr", v["directions"], v["means"])[nearest]
         squared = squared + (along.square() * v["gains"][nearest]).sum(1)
         return (squared.clamp_min(0) / C).sqrt().view(B, H, W)
-
-    def _along_directions(self, r: Tensor, nearest: Tensor) -> Tensor:
-        """r . direction_kj for each token's own cluster k: (n, C), (n,) -> (n, rank)."""
-        directions = self.values["directions"]
-        K, rank, _ = directions.shape
-        if r.is_cuda:  # every cluster's, and the own ones picked: nothing that the CPU would have to wait for
-            every = (r @ directions.flatten(0, 1).t()).view(-1, K, rank)
-            return every.gather(1, nearest[:, None, None].expand(-1, 1, rank))[:, 0]
-        order = nearest.argsort()
-        by_cluster = r[order].split(nearest.bincount(minlength=K).tolist())
-        along = torch.cat([rows @ own.t() for rows, own in zip(by_cluster, directions, strict=True)])
-        return torch.empty_like(along).index_copy_(0, order, along)
 
     def maps(self, predictions: Sequence[Prediction]) -> Tensor:
         """See `Scoring.maps`."""
@@ -149,6 +134,25 @@ class GaussianScoring:
         flat = maps.flatten(1)
         count = max(1, round(self.config.top_share * (input_cells or flat.shape[1])))
         return flat.topk(min(count, flat.shape[1]), dim=1).values.mean(1)
+
+
+def along_picked(r: Tensor, nearest: Tensor, directions: Tensor) -> Tensor:
+    """r . direction_kj of each token's own cluster k: (n, C), (n,), (K, rank, C) -> (n, rank).
+
+    As a GPU likes it: every cluster's directions are multiplied out and the own ones picked, the same work for
+    every part, and nothing that the CPU would have to wait for.
+    """
+    K, rank, _ = directions.shape
+    every = (r @ directions.flatten(0, 1).t()).view(-1, K, rank)
+    return every.gather(1, nearest[:, None, None].expand(-1, 1, rank))[:, 0]
+
+
+def along_own(r: Tensor, nearest: Tensor, directions: Tensor) -> Tensor:
+    """The same as a CPU likes it: each cluster's tokens by themselves, a K-th of the work."""
+    order = nearest.argsort()
+    by_cluster = r[order].split(nearest.bincount(minlength=len(directions)).tolist())
+    along = torch.cat([rows @ own.t() for rows, own in zip(by_cluster, directions, strict=True)])
+    return torch.empty_like(along).index_copy_(0, order, along)
 
 
 def fit_gaussian_scoring(

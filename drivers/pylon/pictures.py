@@ -111,5 +111,7 @@ class GrabbedInPlace(pylon.BufferFactory):  # type: ignore[misc]
 
     def _let_go(self, result: Any) -> None:
         """In the thread that used the picture last."""
-        result.Release()
-        self._may_be_held.append(True)
+        try:
+            result.Release()
+        finally:
+            self._may_be_held.append(True)

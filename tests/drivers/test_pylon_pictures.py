@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from drivers.camera import private_memory
 from drivers.config import PylonConfig
 from drivers.pylon.camera import PylonCamera
-from drivers.pylon.pictures import BUFFERS, HELD_AT_MOST
+from drivers.pylon.pictures import BUFFERS, HELD_AT_MOST, GrabbedInPlace
 from drivers.types import ImageRgb
 
 FORMATS = ["RGB8Packed", "BGR8Packed", "BayerRG8", "Mono8"]
@@ -120,6 +121,45 @@ def test_pictures_held_while_the_camera_gives_up_a_trigger_and_starts_again(memo
     assert memory.in_use() <= BUFFERS + len(held)
     camera.close()
     held.clear()
+
+
+class PaddedResult:
+    """What the emulator never sends: rows that end in bytes of no meaning. `Release` may fail."""
+
+    Height, Width, PaddingX, BufferContext = 3, 5, 2, 0
+
+    def __init__(self, padding: int = 2, fails: bool = False) -> None:
+        self.PaddingX = padding
+        self.fails = fails
+
+    def Release(self) -> None:  # noqa: N802
+        if self.fails:
+            raise RuntimeError("the device is gone")
+
+
+class AnyCamera:
+    def SetBufferFactory(self, *_: object) -> None:  # noqa: N802
+        pass
+
+
+def test_rows_with_padding_are_copied_without_it() -> None:
+    pictures = GrabbedInPlace(AnyCamera(), private_memory)
+    pictures.AllocateBuffer(100)
+    sent = np.arange(3 * 17, dtype=np.uint8).reshape(3, 17)
+    pictures._buffers[0][:51] = sent.reshape(-1)
+    image_rgb = pictures(PaddedResult())
+    np.testing.assert_array_equal(image_rgb.reshape(3, 15), sent[:, :15])
+    assert not np.shares_memory(image_rgb, pictures._buffers[0])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_result_that_cannot_be_released_costs_no_place_for_others() -> None:
+    pictures = GrabbedInPlace(AnyCamera(), private_memory)
+    pictures.AllocateBuffer(100)
+    for _ in range(2 * HELD_AT_MOST):
+        image_rgb = pictures(PaddedResult(padding=0, fails=True))
+        assert np.shares_memory(image_rgb, pictures._buffers[0])
+        del image_rgb
 
 
 def test_threads_let_go_of_pictures_while_the_camera_opens_and_closes(memory: Memory) -> None:

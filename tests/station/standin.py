@@ -42,6 +42,7 @@ class StandIn:
         pass
 
     def inspect(self, image_rgb: np.ndarray) -> AnomalyResult:
+        assert image_rgb.base is None or not image_rgb.flags.writeable, "a shared picture will be recorded"
         red, green, blue = (int(value) for value in image_rgb[0, 0])
         time.sleep(green * 4 / 1000)
         fault = next(name for name, code in FAULTS.items() if code == blue) if blue else self.fault

@@ -56,7 +56,7 @@ def test_some_parts_are_needed_and_single_odd_ones_are_no_news(told: Told) -> No
     told.see([0.2] * (ENOUGH - 1))
     assert not told.titles
     told.see([0.2])
-    assert told.titles == {"condition-light": "PICTURES ARE 22% brighter than at training"}
+    assert told.titles == {"condition-light": "PICTURES ARE 22% BRIGHTER THAN AT TRAINING"}
     other = Told()
     other.see([0.0, 0.0, 9.9] * PARTS)
     assert not other.titles
@@ -64,9 +64,9 @@ def test_some_parts_are_needed_and_single_odd_ones_are_no_news(told: Told) -> No
 
 def test_the_alarm_follows_the_light_and_ends_well_below_where_it_began(told: Told) -> None:
     told.see([0.11] * PARTS)
-    assert told.titles["condition-light"].startswith("PICTURES ARE 12% brighter")
+    assert told.titles["condition-light"].startswith("PICTURES ARE 12% BRIGHTER")
     told.see([-0.4] * PARTS)
-    assert told.titles["condition-light"].startswith("PICTURES ARE 33% darker")
+    assert told.titles["condition-light"].startswith("PICTURES ARE 33% DARKER")
     told.see([-0.08] * PARTS)
     assert told.titles, "on the brink it stays"
     told.see([-0.05] * PARTS)
@@ -89,21 +89,37 @@ def test_parts_that_were_not_inspected_say_nothing(told: Told) -> None:
     assert not told.titles
 
 
+def both(first: float, second: float, models: tuple[str, str] = ("m", "n")) -> Inspection:
+    """A part that two cameras have seen; the second saw it that much sharper."""
+    views = (
+        part({"light": (first, NO_NEWS)}, models[0], "CAM 1"),
+        part({"sharpness": (second, NO_NEWS)}, models[1], "CAM 2"),
+    )
+    return replace(views[0], views=views)
+
+
 def test_of_several_cameras_the_one_is_named(told: Told) -> None:
     for _ in range(ENOUGH):
-        views = part({"light": (0.0, NO_NEWS)}), part({"sharpness": (-0.3, NO_NEWS)}, camera="CAM 2")
-        told.watch.decided(replace(views[0], views=views))
-    assert told.titles == {"condition-CAM 2-sharpness": "PICTURES ARE CAM 2: 26% less sharp than at training"}
+        told.watch.decided(both(0.0, -0.3))
+    assert told.titles == {"condition-CAM 2-sharpness": "CAM 2: PICTURES ARE 26% LESS SHARP THAN AT TRAINING"}
+
+
+def test_another_model_of_one_camera_leaves_the_others_history(told: Told) -> None:
+    for _ in range(ENOUGH):
+        told.watch.decided(both(0.2, -0.3))
+    told.watch.decided(both(0.2, -0.3, ("another", "n")))
+    assert list(told.titles) == ["condition-CAM 2-sharpness"]
 
 
 @pytest.mark.parametrize(
     ("name", "off", "words"),
     [
-        ("light", -0.2, "18% darker than at training"),
-        ("sharpness", 0.2, "22% sharper than at training"),
-        ("left_right", -0.06, "6% of their width further left than at training"),
-        ("up_down", 0.06, "6% of their height further down than at training"),
-        ("size", 0.06, "larger parts by 6% than at training"),
+        ("light", -0.2, "pictures are 18% darker than at training"),
+        ("sharpness", 0.2, "pictures are 22% sharper than at training"),
+        ("left_right", -0.06, "parts lie 6% of the picture further left than at training"),
+        ("up_down", 0.06, "parts lie 6% of the picture further down than at training"),
+        ("size", 0.06, "parts appear 6% larger than at training"),
+        ("found", -1.0, "parts are not found, unlike at training"),
     ],
 )
 def test_words(name: str, off: float, words: str) -> None:

@@ -96,5 +96,5 @@ def test_a_lamp_that_has_aged_is_told_and_recorded(tmp_path: Path) -> None:
         events = connection.exec_driver_sql("SELECT title, detail FROM event WHERE kind = 'alarm'").all()
     database.close()
     ((title, detail),) = [event for event in events if event[0].startswith("PICTURES ARE")]
-    assert re.fullmatch(r"PICTURES ARE 2\d% darker than at training", title)
+    assert re.fullmatch(r"PICTURES ARE 2\d% DARKER THAN AT TRAINING", title)
     assert json.loads(detail)["action"] == "check lamp, shades and exposure"

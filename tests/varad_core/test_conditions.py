@@ -61,6 +61,34 @@ def test_what_has_changed_departs_and_nothing_else(
     assert all(abs(off) < 1 for off in found.values())
 
 
+@pytest.fixture(scope="module")
+def masked(good_images: list[Picture]) -> Inspector:
+    """Trained with a cross left out, whose painted edges are as sharp in any light and focus."""
+    cross = np.zeros(good_images[0].shape[:2], np.bool_)
+    cross[90:104] = cross[:, 90:104] = True
+    return train(good_images, tiny_config(), name="masked", ignored=cross)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [(partial(sense, rng=RNG, gain=0.8), "light"), (partial(sense, rng=RNG, blur_px=2.0), "sharpness")],
+    ids=["darker", "blurred"],
+)
+def test_what_is_painted_over_hides_neither_light_nor_focus(
+    masked: Inspector, parts: list[Picture], change: Callable[[Picture], Picture], name: str
+) -> None:
+    found = departed(masked, [change(picture) for picture in parts])
+    assert found.pop(name) < -1
+    assert all(abs(off) < 1 for off in found.values())
+
+
+def test_parts_that_are_not_found_are_told_and_have_no_place(trained: Inspector) -> None:
+    empty = np.full((192, 192, 3), 60, np.uint8)
+    conditions = trained.inspect(empty).conditions
+    assert conditions["found"] == (-1.0, AT_LEAST["found"])
+    assert set(conditions) == {"found", "light", "sharpness"}
+
+
 def test_light_departs_by_as_much_as_it_changes(trained: Inspector, parts: list[Picture]) -> None:
     darker = [np.asarray(picture // 2, np.uint8) for picture in parts]
     off, _ = trained.inspect(darker[0]).conditions["light"]

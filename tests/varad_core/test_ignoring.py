@@ -119,21 +119,35 @@ def test_of_a_strip_the_region_lies_where_it_was_drawn_whatever_the_next_one_mea
 
 
 def test_masks_that_fit_no_picture_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture, mask = tmp_path / "00.png", tmp_path / "mask.png"
+    assert cv2.imwrite(str(picture), np.zeros((SIDE, SIDE, 3), np.uint8))
 
-    def stored(drawn: Picture) -> Path:
-        assert cv2.imwrite(str(tmp_path / "mask.png"), drawn)
-        return tmp_path / "mask.png"
+    def drawn(pixels: Picture) -> Path:
+        assert cv2.imwrite(str(mask), pixels)
+        return mask
 
-    with pytest.raises(DataError, match=r"10 x 20 px, the picture it is drawn over has 192 x 192; draw it"):
-        load_mask(stored(np.full((20, 10), 255, np.uint8)), picture)
+    with pytest.raises(DataError, match=r"10 x 20 px, but .*00.png has 192 x 192; draw it over a copy"):
+        load_mask(drawn(np.full((20, 10), 255, np.uint8)), picture)
     with pytest.raises(DataError, match="all white, it leaves out everything"):
-        load_mask(stored(np.full((SIDE, SIDE), 255, np.uint8)), picture)
+        load_mask(drawn(np.full((SIDE, SIDE), 255, np.uint8)), picture)
     with pytest.raises(DataError, match="all black, it leaves out nothing"):
-        load_mask(stored(np.zeros((SIDE, SIDE), np.uint8)), picture)
+        load_mask(drawn(np.zeros((SIDE, SIDE), np.uint8)), picture)
     with pytest.raises(DataError, match="no such file"):
         load_mask(tmp_path / "absent.png", picture)
-    drawn = around(70, 90)
-    np.testing.assert_array_equal(load_mask(stored(drawn.astype(np.uint8) * 255), picture), drawn)
+    region = around(70, 90)
+    np.testing.assert_array_equal(load_mask(drawn(region.astype(np.uint8) * 255), picture), region)
+
+
+def test_masks_that_leave_out_all_or_nothing_of_the_part_are_refused(
+    trained: Inspector, part: Callable[..., RenderedPart]
+) -> None:
+    aligned = trained.framing.align(trained.alignment, part(3).image_rgb)
+    corner = np.zeros((SIDE, SIDE), np.bool_)
+    corner[:2, :2] = True
+    with pytest.raises(DataError, match="nothing of what the model looks at"):
+        following(trained.alignment, corner, aligned)
     with pytest.raises(DataError, match="leaves out the whole part"):
-        following(WholeImage(), np.ones((SIDE, SIDE), np.bool_), WholeImage().align(picture, 64))
+        following(trained.alignment, np.ones((SIDE, SIDE), np.bool_), aligned)
+    empty = trained.framing.align(trained.alignment, np.full((SIDE, SIDE, 3), 60, np.uint8))
+    with pytest.raises(DataError, match="no part is found"):
+        following(trained.alignment, around(70, 90), empty)

@@ -1,10 +1,14 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from varad_core.config import ScoringConfig
 from varad_core.scoring import (
     CosineScoring,
     GaussianScoring,
+    along_own,
+    along_picked,
     fit_gaussian_scoring,
     fit_positions,
     smooth,
@@ -52,6 +56,18 @@ def test_position_statistics_are_used_where_positions_differ_and_nowhere_else() 
     placed = same + torch.linspace(0, 1, 64).view(8, 8)
     assert fit_positions(same, 0.6)["location"].dim() == 0
     assert fit_positions(placed, 0.6)["location"].shape == (8, 8)
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
+def test_projections_are_those_on_the_own_clusters_directions_either_way(
+    tokens: int, clusters: int, rank: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    r, directions = torch.randn(tokens, 7), torch.randn(clusters, rank, 7)
+    nearest = torch.randint(0, clusters, (tokens,))
+    expected = torch.stack([directions[k] @ row for row, k in zip(r, nearest.tolist(), strict=True)])
+    for along in (along_own, along_picked):
+        torch.testing.assert_close(along(r, nearest, directions), expected)
 
 
 def test_smoothing_keeps_the_level() -> None:
