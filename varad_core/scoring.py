@@ -139,8 +139,8 @@ class GaussianScoring:
 def along_picked(r: Tensor, nearest: Tensor, directions: Tensor) -> Tensor:
     """r . direction_kj of each token's own cluster k: (n, C), (n,), (K, rank, C) -> (n, rank).
 
-    As a GPU likes it: every cluster's directions are multiplied out and the own ones picked, the same work for
-    every part, and nothing that the CPU would have to wait for.
+    As a GPU likes it: every cluster's directions are multiplied out and the own ones picked, the same work
+    for every part, and nothing that the CPU would have to wait for.
     """
     K, rank, _ = directions.shape
     every = (r @ directions.flatten(0, 1).t()).view(-1, K, rank)
