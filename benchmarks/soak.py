@@ -203,8 +203,9 @@ def _small_disk(folder: Path) -> Iterator[Path | None]:
 
 
 def _shared_memory() -> set[str]:
-    """Names in /dev/shm, without the semaphores of other programs' joblib."""
-    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith("sem.loky-")}
+    """Names in /dev/shm, without the semaphores of other programs' joblib and multiprocessing."""
+    others = ("sem.loky-", "sem.mp-")
+    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)}
 
 
 def longest_gap_s(rows: Mapping[str, Any]) -> float:
