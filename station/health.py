@@ -107,11 +107,11 @@ class LineHealth:
 
     def device(self, name: str, state: str, text: str, action: str) -> None:
         """A device's state changed; a fault raises an alarm that its recovery clears."""
+        if state == "fault":  # before the state: nobody sees a fault without its alarm
+            self.alarm(f"device-{name.lower()}", "high", f"{name.upper()} FAULT: {text}", action)
         with self._lock:
             self._devices[name] = DeviceStatus(name, state, text)
-        if state == "fault":
-            self.alarm(f"device-{name.lower()}", "high", f"{name.upper()} FAULT: {text}", action)
-        else:
+        if state != "fault":
             self.clear(f"device-{name.lower()}")
 
     def device_state(self, name: str) -> str:
