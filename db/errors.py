@@ -80,8 +80,8 @@ def _from_os(path: Path, error: OSError) -> RecordError:
         return disk_full(path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return read_only(path)
-    where = error.filename or path
-    return RecordError(f"{where}: {error.strerror or error}; check data_dir in the configuration")
+    look = "the disk" if error.errno == errno.EIO else "data_dir in the configuration"
+    return RecordError(f"{error.filename or path}: {error.strerror or error}; check {look}")
 
 
 def _from_sqlite(path: Path, error: sqlite3.Error) -> RecordError:
