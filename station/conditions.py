@@ -58,8 +58,9 @@ class ConditionWatch:
             seen.append(off)
             usual = statistics.median(seen)
             if len(seen) >= ENOUGH and abs(usual) > no_news:
-                title = f"{camera}: {in_words(name, usual)}" if camera else in_words(name, usual)
-                self._alarm(_key(camera, name), "medium", title.upper(), ACTIONS[name])
+                title = in_words(name, usual).upper()
+                title = f"{camera}: {title}" if camera else title
+                self._alarm(_key(camera, name), "medium", title, ACTIONS[name])
             elif abs(usual) < OVER * no_news:
                 self._clear(_key(camera, name))
 

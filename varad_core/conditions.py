@@ -44,17 +44,20 @@ def measure(aligned: Aligned, image_shape: tuple[int, int]) -> dict[str, float]:
     gray = cv2.cvtColor(aligned.image_rgb, cv2.COLOR_RGB2GRAY)
     rows, columns = gray.shape
     middle = _middle(rows), _middle(columns)
-    counts = _counts(aligned)[middle]
+    counts = _counts(aligned)
+    counts = None if counts is None else counts[middle]
     sharp = gray[middle].astype(np.float32)
     finer, coarser = (cv2.GaussianBlur(sharp, (0, 0), sigma) for sigma in (1.0, 2.0))
-    fine, coarse = (float(np.square(detail[counts]).mean()) for detail in (sharp - finer, finer - coarser))
+    noise = 0.1  # of the grey levels themselves
+    fine, coarse = (
+        cv2.mean(np.square(detail), counts)[0] + noise for detail in (sharp - finer, finer - coarser)
+    )
     x, y = aligned.to_image @ [(columns - 1) / 2, (rows - 1) / 2, 1]
     scale = math.sqrt(abs(np.linalg.det(aligned.to_image[:, :2])))
     height, width = image_shape
     conditions = {
-        "light": math.log1p(float(gray[middle][counts].mean())),
-        "sharpness": 0.5
-        * math.log((fine + 0.1) / (coarse + 0.1)),  # 0.1: noise of the grey levels themselves
+        "light": math.log1p(cv2.mean(gray[middle], counts)[0]),
+        "sharpness": 0.5 * math.log(fine / coarse),
         "found": float(aligned.found),
     }
     pose = {
@@ -65,14 +68,13 @@ def measure(aligned: Aligned, image_shape: tuple[int, int]) -> dict[str, float]:
     return conditions | pose if aligned.found else conditions
 
 
-def _counts(aligned: Aligned) -> NDArray[np.bool_]:
-    """Where the picture shows the part itself: (H, W)."""
-    ignored = aligned.ignored
-    if ignored is None:
-        return np.ones(aligned.image_rgb.shape[:2], np.bool_)
+def _counts(aligned: Aligned) -> NDArray[np.uint8] | None:
+    """Where the picture shows the part itself, not 0: (H, W); None: everywhere."""
+    if aligned.ignored is None:
+        return None
     around = np.ones((2 * EDGE_PX + 1, 2 * EDGE_PX + 1), np.uint8)
-    counts = cv2.dilate(ignored.astype(np.uint8), around) == 0
-    return counts if counts.any() else ~ignored
+    counts = cv2.dilate(aligned.ignored.astype(np.uint8), around) == 0
+    return (counts if counts.any() else ~aligned.ignored).astype(np.uint8)
 
 
 def _middle(side_px: int) -> slice:

@@ -198,7 +198,7 @@ class Inspector:
         stages_ms = dict.fromkeys(("align", "tokenize", "predict", "score"), 0.0)
         begun_ns = time.perf_counter_ns()
         aligned = self.framing.align(self.alignment, image_rgb)
-        conditions = departures(measure(aligned, image_rgb.shape[:2]), self.usual)
+        conditions = departures(measure(aligned, image_rgb.shape[:2]), self.usual) if self.usual else {}
         stages_ms["align"] = (time.perf_counter_ns() - begun_ns) / 1e6
         canonical_map = fuse(
             [

@@ -264,9 +264,7 @@ class ScanLayer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, K, L, C) -> (B, K, L, C)."""
-        tokens = self.norm(hidden).transpose(
-            2, 3
-        )  # (B, K, C, L): along the sequence, as the recurrence reads
+        tokens = self.norm(hidden).transpose(2, 3)  # (B, K, C, L), as the recurrence reads
         x, gate = along(self.in_proj, tokens).chunk(2, dim=2)  # (B, K, E, L) each
         out = along(self.out_proj, self.scan(F.silu(x)) * F.silu(gate))  # (B, K, C, L)
         return hidden + out.transpose(2, 3)

@@ -145,7 +145,7 @@ def train(
         "fit_s": time.monotonic() - started,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "shapes": shapes,
-        "conditions": usual_conditions([inputs.conditions(index) for index in range(n)]),
+        "conditions": usual_conditions([inputs.conditions[index] for index in range(n)]),
     }
     return Inspector(config, alignment, tokenizer, model, scoring, limits, provenance, device)
 
@@ -177,20 +177,20 @@ class Inputs:
         self.tokenizer = tokenizer
         self.seed = seed
         self.device = device
+        self.conditions: dict[
+            int, dict[str, float]
+        ] = {}  # how each was taken, once its tokens were asked for
         copies = len(varied) // images
         sides = len(fitted), images - len(fitted)
         self.tiles_each = [max(1, MAX_TILES // (copies * sides[i not in fitted])) for i in range(images)]
-
-    def conditions(self, index: int) -> dict[str, float]:
-        """How image `index` was taken."""
-        image_rgb = self.varied[index]
-        return measure(self.framing.align(self.alignment, image_rgb), image_rgb.shape[:2])
 
     @torch.no_grad()
     def tokens(self, index: int) -> Iterator[list[Tensor]]:
         """The hierarchies (B, C_i, H_i, W_i) of image or copy `index`, some tiles at a time."""
         rng = np.random.default_rng([self.seed, index])
-        aligned = self.framing.align(self.alignment, self.varied[index])
+        image_rgb = self.varied[index]
+        aligned = self.framing.align(self.alignment, image_rgb)
+        self.conditions[index] = measure(aligned, image_rgb.shape[:2])
         count = self.tiles_each[index % len(self.tiles_each)]
         for tiles_rgb in self.framing.samples(aligned.image_rgb, count, rng):
             yield self.tokenizer(to_tensor(tiles_rgb).to(self.device))
