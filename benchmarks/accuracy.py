@@ -18,13 +18,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from benchmarks.peers import METHODS, PEERS, TOKENIZER, VARAD_METHODS, create_method, method_settings
 from benchmarks.reporting import machine_facts, print_table, write_json
+from varad_core.config import FramingName
 from varad_core.data import ImageFiles, load_image
 from varad_core.datasets import Dataset, find_sets, open_dataset
 from varad_core.evaluate import Figures, measure
@@ -50,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"default: {', '.join(DEFAULT_METHODS)}",
     )  # fmt: skip
     parser.add_argument("--image-size", type=int, default=256, metavar="PX")
+    parser.add_argument(
+        "--framing", choices=get_args(FramingName), default="square",
+        help="`tiles` keeps the pictures' aspect ratio, for all methods",
+    )  # fmt: skip
     parser.add_argument("--limit-train", type=int, default=60, metavar="N", help="0: all")
     parser.add_argument(
         "--weights", type=Path, default=SHARED / "weights" / "resnet18_layers1to3.safetensors",
@@ -123,7 +128,7 @@ def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str)
         "images": [len(dataset.train), len(dataset.test)],
         "cpu": cpu,
         "threads": torch.get_num_threads(),
-        "method": method_settings(one["method"], args.image_size, one["seed"]),
+        "method": method_settings(one["method"], args.image_size, one["seed"], args.framing),
     }
     if one["method"] in VARAD_METHODS:
         sources = sorted((ROOT / "varad_core").glob("*.py"))
@@ -138,8 +143,9 @@ def in_own_process(args: argparse.Namespace, one: Run, root: Path) -> dict[str, 
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         job = pool.submit(
-            measure_run, one["method"], root, one["seed"], args.image_size, args.limit_train, args.weights
-        )
+            measure_run, one["method"], root, one["seed"], args.image_size, args.framing, args.limit_train,
+            args.weights,
+        )  # fmt: skip
         try:
             return job.result()
         except (VaradError, BrokenProcessPool) as error:
@@ -148,7 +154,13 @@ def in_own_process(args: argparse.Namespace, one: Run, root: Path) -> dict[str, 
 
 
 def measure_run(
-    method: str, root: Path, seed: int, image_size_px: int, limit_train: int, weights: Path
+    method: str,
+    root: Path,
+    seed: int,
+    image_size_px: int,
+    framing: FramingName,
+    limit_train: int,
+    weights: Path,
 ) -> dict[str, float | None]:
     """Fit and test one method on one set.
 
@@ -159,7 +171,7 @@ def measure_run(
     dataset = open_dataset(root)
     images = ImageFiles(dataset.draw_train(limit_train, seed))
     create_tokenizer(TOKENIZER, image_size_px, weights)
-    fresh = create_method(method, image_size_px, weights, seed)
+    fresh = create_method(method, image_size_px, weights, seed, framing)
     begun = time.perf_counter()
     fresh.fit(images)
     fit_s = time.perf_counter() - begun

@@ -8,12 +8,13 @@
     padim             Defard et al., "PaDiM", ICPR workshops 2021
 
 PatchCore and PaDiM are anomalib's torch modules, without its trainer. Their backbone is ResNet-18 with
-exactly the tokenizer's weights, layers 2 and 3 (PaDiM's own choice is 1 to 3), and they see images resized as
-VarAD's `none` alignment resizes them.
+exactly the tokenizer's weights, layers 2 and 3 (PaDiM's own choice is 1 to 3), and they see what VarAD sees:
+the same squares, or with framing `tiles` as many of the same tiles, whose maps are blended in the same way.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,9 +26,17 @@ from torch import Tensor
 
 from benchmarks.variants import VARIANTS, Variant
 from varad_core.alignment import fit_alignment, map_to_image
-from varad_core.config import AlignmentName, TokenizerName, VaradConfig, default_config
+from varad_core.config import (
+    AlignmentName,
+    FramingName,
+    Preset,
+    TokenizerName,
+    VaradConfig,
+    default_config,
+)
+from varad_core.tiling import Framing
 from varad_core.tokenizer import IMAGENET_MEAN, IMAGENET_STD, TimmTokenizer, create_tokenizer, to_tensor
-from varad_core.train import ALIGNMENT_SAMPLE, train
+from varad_core.train import ALIGNMENT_SAMPLE, MAX_TILES, train
 from varad_core.types import AnomalyResult
 
 ImageRgb = NDArray[np.uint8]
@@ -80,18 +89,15 @@ class VaradMethod:
 
 
 class AnomalibMethod:
-    """What PatchCore and PaDiM share: seed, alignment, backbone and map.
+    """What PatchCore and PaDiM share; seed, alignment, framing and backbone are as `station` has them."""
 
-    `alignment` "auto" is what `station` fits on the same images.
-    """
-
-    def __init__(self, image_size_px: int, weights: Path, seed: int, alignment: AlignmentName) -> None:
-        self.image_size_px = image_size_px
-        self.alignment_name = alignment
-        self.tokenizer = create_tokenizer(TOKENIZER, image_size_px, weights)  # lets torchvision be imported
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+    def __init__(self, config: VaradConfig, weights: Path) -> None:
+        self.config = config
+        self.framing = Framing(config)
+        self.tokenizer = create_tokenizer(TOKENIZER, config.image_size_px, weights)  # lets torchvision in
+        random.seed(config.training.seed)
+        np.random.seed(config.training.seed)
+        torch.manual_seed(config.training.seed)
         self.model = self.create_model().eval()
         assert isinstance(self.tokenizer, TimmTokenizer)
         self.model.feature_extractor.feature_extractor.load_state_dict(self.tokenizer.net.state_dict())
@@ -108,27 +114,33 @@ class AnomalibMethod:
 
     @torch.no_grad()
     def fit(self, images: Sequence[ImageRgb]) -> None:
-        self.alignment = fit_alignment(self.alignment_name, images[:ALIGNMENT_SAMPLE])
+        self.alignment = fit_alignment(self.config.alignment, images[:ALIGNMENT_SAMPLE])
         self.model.train()
-        for image_rgb in images:
-            self.model(self.normalised(self.alignment.align(image_rgb, self.image_size_px).image_rgb))
+        for index, image_rgb in enumerate(images):
+            rng = np.random.default_rng([self.config.training.seed, index])
+            aligned = self.framing.align(self.alignment, image_rgb)
+            count = max(1, MAX_TILES // len(images))
+            for tiles_rgb in self.framing.samples(aligned.image_rgb, count, rng):
+                self.model(self.normalised(tiles_rgb))
         self.finish()
         self.model.eval()
 
     @torch.inference_mode()
     def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
-        aligned = self.alignment.align(image_rgb, self.image_size_px)
-        found = self.model(self.normalised(aligned.image_rgb))
+        aligned = self.framing.align(self.alignment, image_rgb)
+        ((layer_rgb, grid),) = self.framing.layers(aligned.image_rgb)
+        found = [self.model(self.normalised(tiles_rgb)) for tiles_rgb in grid.cut(layer_rgb)]
+        canonical_map = grid.blend(one.anomaly_map[:, 0] for one in found).numpy()
         shape = image_rgb.shape[0], image_rgb.shape[1]
-        side = self.image_size_px
-        anomaly_map = map_to_image(found.anomaly_map[0, 0].numpy(), aligned, shape, (side, side))
-        return AnomalyResult(float(found.pred_score), anomaly_map)
+        out = layer_rgb.shape[0], layer_rgb.shape[1]
+        score = max(float(one.pred_score.max()) for one in found)
+        return AnomalyResult(score, map_to_image(canonical_map, aligned, shape, out))
 
     @staticmethod
-    def normalised(image_rgb: ImageRgb) -> Tensor:
-        """uint8 (S, S, 3) -> (1, 3, S, S), ImageNet's mean and deviation."""
+    def normalised(tiles_rgb: ImageRgb) -> Tensor:
+        """uint8 (B, S, S, 3) -> (B, 3, S, S), ImageNet's mean and deviation."""
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return (to_tensor(image_rgb[None]) - mean) / std
+        return (to_tensor(tiles_rgb) - mean) / std
 
 
 class PatchCore(AnomalibMethod):
@@ -162,32 +174,35 @@ class Padim(AnomalibMethod):
         return int(gaussian.mean.numel() + gaussian.inv_covariance.numel())
 
 
-def create_method(name: str, image_size_px: int, weights: Path, seed: int) -> Method:
+def create_method(
+    name: str, image_size_px: int, weights: Path, seed: int, framing: FramingName = "square"
+) -> Method:
     """One of METHODS, not fitted.
 
     Raises:
         ModuleNotFoundError: a peer is asked for and anomalib is not installed.
         WeightsError: see `create_tokenizer`.
     """
+    config = method_config(name, image_size_px, seed, framing)
     if name in VARAD_METHODS:
-        variant = VARIANTS.get(name, PRESET)
-        return VaradMethod(varad_config(name, image_size_px, seed), weights, variant)
-    if name == "padim":
-        return Padim(image_size_px, weights, seed, "none")
-    return PatchCore(image_size_px, weights, seed, "auto" if name == "patchcore+align" else "none")
+        return VaradMethod(config, weights, VARIANTS.get(name, PRESET))
+    return (Padim if name == "padim" else PatchCore)(config, weights)
 
 
-def varad_config(name: str, image_size_px: int, seed: int) -> VaradConfig:
-    """The preset as `station train` would use it, or the variant."""
-    config = default_config("paper" if name == "paper" else "station", TOKENIZER, image_size_px, seed=seed)
+def method_config(name: str, image_size_px: int, seed: int, framing: FramingName = "square") -> VaradConfig:
+    """The preset as `station train` would use it, or the variant; of a peer's, what both have counts."""
+    preset: Preset = "paper" if name == "paper" else "station"
+    alignment: AlignmentName = "none" if name in ("patchcore", "padim") else "auto"
+    config = replace(default_config(preset, TOKENIZER, image_size_px, alignment, seed), framing=framing)
     return VARIANTS[name].configure(config) if name in VARIANTS else config
 
 
-def method_settings(name: str, image_size_px: int, seed: int) -> dict[str, Any]:
+def method_settings(name: str, image_size_px: int, seed: int, framing: FramingName) -> dict[str, Any]:
     """All that decides what a method does, besides its images, weights and code."""
+    config = method_config(name, image_size_px, seed, framing)
     if name in VARAD_METHODS:
-        return varad_config(name, image_size_px, seed).to_dict()
-    peer = {"anomalib": anomalib_version(), "layers": list(LAYERS)}
+        return config.to_dict()
+    peer = {"anomalib": anomalib_version(), "layers": list(LAYERS), "framing": framing}
     own: dict[str, Any] = {"coreset_share": CORESET_SHARE, "neighbours": NEIGHBOURS}
     return peer | ({"features": PADIM_FEATURES} if name == "padim" else own)
 

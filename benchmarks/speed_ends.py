@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy import peak_memory_mib
-from benchmarks.peers import create_method, varad_config
+from benchmarks.peers import create_method, method_config
 from benchmarks.reporting import print_table
 from benchmarks.speed_cases import (
     Bundles,
@@ -65,7 +65,7 @@ def peer_times(data: Path | None, peer_train: int, images: int, weights: Path, r
     source, good, tested = peer_images(data, peer_train, images)
     theirs = create_method("patchcore", SIZE_PX, weights, 0)
     theirs.fit(good)
-    config = in_a_hurry(varad_config("station", SIZE_PX, 0))
+    config = in_a_hurry(method_config("station", SIZE_PX, 0))
     ours = train(good[:FIT_IMAGES], config, name="station", weights=weights)
     times_ms: dict[str, list[float]] = {"station": [], "patchcore": []}
     for image in tested:

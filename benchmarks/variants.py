@@ -110,7 +110,10 @@ def one_hierarchy(index: int) -> Callable[[], AbstractContextManager[Any]]:
 
 
 def tokenizer(name: TokenizerName) -> Callable[[VaradConfig], VaradConfig]:
-    return lambda config: default_config("station", name, config.image_size_px, seed=config.training.seed)
+    return lambda config: replace(
+        default_config("station", name, config.image_size_px, seed=config.training.seed),
+        framing=config.framing,
+    )
 
 
 VARIANTS: Mapping[str, Variant] = {

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.peers import AnomalibMethod, create_method
+from varad_core.config import FramingName
 from varad_core.tokenizer import to_tensor
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -23,8 +24,8 @@ def create() -> Create:
         pytest.skip(f"no pretrained weights beside the repository ({weights.name})")
     torch.set_num_threads(1)
 
-    def make(name: str, seed: int = 0) -> AnomalibMethod:
-        method = create_method(name, 64, weights, seed)
+    def make(name: str, seed: int = 0, framing: FramingName = "square") -> AnomalibMethod:
+        method = create_method(name, 64, weights, seed, framing)
         assert isinstance(method, AnomalibMethod)
         return method
 
@@ -48,23 +49,34 @@ def _damaged(image_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def test_the_backbone_is_the_tokenizer(create: Create, name: str) -> None:
     method = create(name)
     image = _textures(1)[0][:, :64]
-    theirs = method.model.feature_extractor(method.normalised(image))
+    theirs = method.model.feature_extractor(method.normalised(image[None]))
     for grid, (layer, found) in zip(method.tokenizer(to_tensor(image[None])), theirs.items(), strict=True):
         assert torch.allclose(grid, found, atol=1e-4), layer  # another memory layout, another order of sums
 
 
-@pytest.mark.parametrize("name", ["patchcore", "patchcore+align", "padim"])
-def test_a_defect_stands_out_where_it_is(create: Create, name: str) -> None:
-    method = create(name)
+@pytest.mark.parametrize(
+    ("name", "framing", "shape"),
+    [
+        ("patchcore", "square", (64, 64)),
+        ("patchcore", "tiles", (64, 80)),
+        ("patchcore+align", "square", (64, 64)),
+        ("padim", "square", (64, 64)),
+        ("padim", "tiles", (64, 80)),
+    ],
+)
+def test_a_defect_stands_out_where_it_is(
+    create: Create, name: str, framing: FramingName, shape: tuple[int, int]
+) -> None:
+    method = create(name, framing=framing)
     method.fit(_textures(12))
     assert method.fitted_numbers() > 0
     good = _textures(1, first=50)[0]
     bad = method.inspect(_damaged(good))
     assert bad.score > 1.2 * method.inspect(good).score
-    assert bad.anomaly_map.shape == (64, 64)
-    row, column = np.unravel_index(bad.anomaly_map.argmax(), bad.anomaly_map.shape)
+    assert bad.anomaly_map.shape == shape
+    row, column = np.unravel_index(bad.anomaly_map.argmax(), shape)
     assert 10 <= row < 30
-    assert 40 <= column < 60
+    assert 50 <= column * 80 / shape[1] < 75
 
 
 @pytest.mark.parametrize("name", ["patchcore", "padim"])
