@@ -122,9 +122,8 @@ def find_disc(image_rgb: ImageRgb) -> Disc | None:
             lab[:, -4:].reshape(-1, 3),
         ]
     )
-    off = lab - np.median(border, axis=0).astype(np.float32)
-    distance = np.sqrt(np.einsum("hwc,hwc->hw", off, off))
-    distance_u8 = np.clip(distance, 0, 255).astype(np.uint8)
+    light, a, b = (lab[..., i] - middle for i, middle in enumerate(np.median(border, axis=0)))
+    distance_u8 = np.clip(np.sqrt(light * light + a * a + b * b), 0, 255).astype(np.uint8)
     _, mask = cv2.threshold(distance_u8, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -145,24 +144,28 @@ def find_disc(image_rgb: ImageRgb) -> Disc | None:
 def _fit_circle(points: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Algebraic circle fit, reweighted: centre x, y, radius, share of points within 3 % of the radius."""
     weights = np.ones(len(points))
+    middle = points.mean(0)
+    points = points - middle  # around 0 the normal equations are well conditioned
     design = np.column_stack([points, np.ones(len(points))])
     squares = (points**2).sum(1)
+    half = len(points) // 2
     x = y = radius = 0.0
     residual = np.zeros(len(points))
     for _ in range(12):
-        root = np.sqrt(weights)
-        a, b, c = np.linalg.lstsq(design * root[:, None], squares * root, rcond=None)[0]
+        weighted = design.T * weights
+        a, b, c = np.linalg.lstsq(weighted @ design, weighted @ squares, rcond=None)[0]
         before = x, y, radius
         x, y = float(a) / 2, float(b) / 2
         radius = float(np.sqrt(max(c + x * x + y * y, 1e-9)))
         residual = np.abs(np.hypot(points[:, 0] - x, points[:, 1] - y) - radius)
-        cut = max(4.0 * float(np.median(residual)), 1.0)
+        cut = max(4.0 * float(np.partition(residual, half)[half]), 1.0)
         weights = np.where(residual < cut, (1 - (residual / cut) ** 2) ** 2, 0.0)
         if weights.sum() < 6:
-            return x, y, radius, 0.0
+            return float(middle[0]) + x, float(middle[1]) + y, radius, 0.0
         if math.dist(before, (x, y, radius)) < 1e-4:
             break
-    return x, y, radius, float((residual < max(0.03 * radius, 1.0)).mean())
+    on_it = float((residual < max(0.03 * radius, 1.0)).mean())
+    return float(middle[0]) + x, float(middle[1]) + y, radius, on_it
 
 
 def ring_spectrum(image_rgb: ImageRgb, disc: Disc) -> NDArray[np.complex64]:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ORIENTATIONS = 6
+ORIENTED = 2 * ORIENTATIONS  # an odd and an even filter each
+COLOURS = 3
+REGISTERS = 16  # ORIENTED, a spot of each colour, one to spare: whole vector registers
 KERNEL_PX = 7
 LEVELS = 4  # octaves: full size, 1/2, 1/4, 1/8
 FINE_LEVELS = (0, 1)
@@ -22,7 +25,7 @@ NOISE_FLOOR = 0.01  # in units of full scale; below it a response is noise
 
 
 def _oriented_kernels(sigma: float) -> Tensor:
-    """First and second derivatives of an elongated Gaussian, unit L1 norm: (2 * ORIENTATIONS, 1, k, k)."""
+    """First and second derivatives of an elongated Gaussian, unit L1 norm: (ORIENTED, 1, k, k)."""
     reach = torch.arange(KERNEL_PX, dtype=torch.float64) - KERNEL_PX // 2
     y, x = torch.meshgrid(reach, reach, indexing="ij")
     odd, even = [], []
@@ -44,13 +47,13 @@ def _gaussian_line(sigma: float, size_px: int) -> Tensor:
 
 
 def _per_colour(kernel: Tensor) -> Tensor:
-    return kernel.float().expand(3, 1, *kernel.shape).contiguous()
+    return kernel.float().expand(COLOURS, 1, *kernel.shape).contiguous()
 
 
 class Descriptors(nn.Module):
     """The filter bank: two hierarchies, fine at 1/4 (levels 0, 1) and coarse at 1/8 (levels 1 to 3).
 
-    Responses lie with their channels together (channels last), which halves the time on a CPU.
+    From the responses on, the numbers of a place lie together (B, h, w, C): on a CPU that halves the time.
     """
 
     def __init__(self) -> None:
@@ -59,7 +62,8 @@ class Descriptors(nn.Module):
         centre = F.pad(smooth, [1, 1])
         spots = 2 * (torch.outer(centre, centre) - torch.outer(surround, surround))
         halving = (F.pad(smooth, [0, 1]) + F.pad(smooth, [1, 0])) / 2  # smoothed, then the mean of two
-        oriented = _oriented_kernels(1.0).contiguous(memory_format=torch.channels_last)
+        oriented = F.pad(_oriented_kernels(1.0), [0] * 6 + [0, REGISTERS - ORIENTED])
+        oriented = oriented.clone(memory_format=torch.channels_last)
         self.register_buffer("oriented", oriented, persistent=False)
         self.register_buffer("spots", _per_colour(spots), persistent=False)
         self.register_buffer("halving", _per_colour(torch.outer(halving, halving)), persistent=False)
@@ -71,45 +75,47 @@ class Descriptors(nn.Module):
         plane = torch.stack(
             [(red + green + blue) / 3, red - green, (red + green) / 2 - blue], dim=1
         )  # (B, 3, S, S)
-        responses: list[Tensor] = []
+        fine: list[Tensor] = []
+        coarse: list[Tensor] = []
         for level in range(LEVELS):
-            responses.append(self._level(plane))
+            responses = self._responses(plane)
+            energies = responses.clamp_min(0).square_(), responses.clamp_max(0).square_()
+            if level in FINE_LEVELS:
+                fine += _pooled(*energies, FINE_STRIDE_PX >> level)
+            if level in COARSE_LEVELS:
+                coarse += _pooled(*energies, COARSE_STRIDE_PX >> level)
             if level + 1 < LEVELS:
                 padded = F.pad(plane, [2] * 4, mode="replicate")
-                plane = F.conv2d(padded, self.get_buffer("halving"), stride=2, groups=3)
-        fine = [self._pool(responses[level], FINE_STRIDE_PX >> level) for level in FINE_LEVELS]
-        coarse = [self._pool(responses[level], COARSE_STRIDE_PX >> level) for level in COARSE_LEVELS]
-        return [
-            torch.cat(fine, dim=1).contiguous(),
-            torch.cat([*coarse, plane], dim=1).contiguous(),
-        ]  # the last plane is the colour at 1/8
+                plane = F.conv2d(padded, self.get_buffer("halving"), stride=2, groups=COLOURS)
+        coarse.append(plane.permute(0, 2, 3, 1))  # the colour at 1/8
+        return [torch.cat(maps, dim=3).permute(0, 3, 1, 2) for maps in (fine, coarse)]
 
-    def _level(self, plane: Tensor) -> Tensor:
-        """One octave: (B, 3, h, w) -> (B, 2 * ORIENTATIONS + 3, h, w).
+    def _responses(self, plane: Tensor) -> Tensor:
+        """One octave: (B, 3, h, w) -> (B, h, w, REGISTERS).
 
-        Oriented responses of the brightness, then centre minus surround of each colour.
+        ORIENTED responses of the brightness, then centre minus surround of each colour, then zeros.
         """
         padded = F.pad(plane, [KERNEL_PX // 2] * 4, mode="replicate")
-        bright = padded[:, :1].contiguous(memory_format=torch.channels_last)
-        oriented = F.conv2d(bright, self.get_buffer("oriented"))
-        spots = F.conv2d(padded, self.get_buffer("spots"), groups=3)
-        return torch.cat([oriented, spots.contiguous(memory_format=torch.channels_last)], dim=1)
+        bright = padded[:, :1].clone(memory_format=torch.channels_last)
+        responses = F.conv2d(bright, self.get_buffer("oriented")).permute(0, 2, 3, 1)
+        spots = F.conv2d(padded, self.get_buffer("spots"), groups=COLOURS)
+        responses[..., ORIENTED : ORIENTED + COLOURS] = spots.permute(0, 2, 3, 1)
+        return responses
 
-    @staticmethod
-    def _pool(responses: Tensor, stride: int) -> Tensor:
-        """Rectified by sign, pooled, compressed: (B, C, h, w) -> (B, 2 * C, h / stride, w / stride)."""
-        count = 2 * ORIENTATIONS
-        positive = _compressed(responses.clamp_min(0).square_(), stride)
-        negative = _compressed(responses.clamp_max(0).square_(), stride)
-        return torch.cat(
-            [positive[:, :count], negative[:, :count], positive[:, count:], negative[:, count:]], dim=1
-        )
+
+def _pooled(positive: Tensor, negative: Tensor, stride: int) -> list[Tensor]:
+    """Energies (B, h, w, REGISTERS) by sign -> oriented of each sign, then spots, (B, h', w', C)."""
+    signs = _compressed(positive, stride), _compressed(negative, stride)
+    kinds = slice(0, ORIENTED), slice(ORIENTED, ORIENTED + COLOURS)
+    return [sign[..., kind] for kind in kinds for sign in signs]
 
 
 def _compressed(energy: Tensor, stride: int) -> Tensor:
     """Root mean over overlapping windows of twice the stride, then log(1 + x / noise)."""
-    if stride % 4 == 0:  # the same windows in two steps, for a third of the time
-        energy, stride = F.avg_pool2d(energy, stride // 2), 2
-    if stride > 1:
-        energy = F.avg_pool2d(energy, 2 * stride, stride, stride // 2, count_include_pad=False)
+    if stride == 4:  # the same windows in two steps, for a third of the time
+        rows = energy[:, ::2] + energy[:, 1::2]
+        energy, stride = (rows[:, :, ::2] + rows[:, :, 1::2]) / 4, 2
+    if stride == 2:
+        windows = F.avg_pool2d(energy.permute(0, 3, 1, 2), 4, 2, 1, count_include_pad=False)
+        energy = windows.permute(0, 2, 3, 1)
     return torch.log1p(energy.sqrt() / NOISE_FLOOR)

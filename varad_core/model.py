@@ -200,13 +200,19 @@ def unpack_hierarchies(packed: Tensor, shapes: Sequence[GridShape]) -> Tensor:
     Returns:
         (B, sum of C_i, H_0, W_0).
     """
-    height, finest = shapes[-1][1], shapes[0][1]
-    folds = [rows // height for _, rows, _ in shapes]
-    folded = packed.split([C * fold**2 for (C, _, _), fold in zip(shapes, folds, strict=True)], dim=1)
-    grids = [F.pixel_shuffle(grid, fold) for grid, fold in zip(folded, folds, strict=True)]
-    return torch.cat(
-        [F.interpolate(grid, scale_factor=finest // grid.shape[2], mode="nearest") for grid in grids], dim=1
-    )
+    tokens = packed.permute(0, 2, 3, 1)  # (B, H, W, C)
+    B, H, W, _ = tokens.shape
+    finest = shapes[0][1] // H
+    folds = [rows // H for _, rows, _ in shapes]
+    folded = tokens.split([C * fold**2 for (C, _, _), fold in zip(shapes, folds, strict=True)], dim=3)
+    fine = packed.new_empty(B, H * finest, W * finest, sum(C for C, _, _ in shapes))  # as scoring reads it
+    filled = 0
+    for one, fold, (C, _, _) in zip(folded, folds, shapes, strict=True):
+        cells = one.unflatten(3, (C, fold, fold)).permute(0, 1, 4, 2, 5, 3)  # (B, H, fold, W, fold, C)
+        places = fine.narrow(3, filled, C).unflatten(2, (W, fold, -1)).unflatten(1, (H, fold, -1))
+        places.copy_(cells[:, :, :, None, :, :, None])
+        filled += C
+    return fine.permute(0, 3, 1, 2)
 
 
 def packed_shape(shapes: Sequence[GridShape]) -> GridShape:
