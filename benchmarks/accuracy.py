@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--image-size", type=int, default=256, metavar="PX")
     parser.add_argument(
-        "--framing", choices=get_args(FramingName), default="square",
+        "--framing", choices=("square", "tiles"), default="square",
         help="`tiles` keeps the pictures' aspect ratio, for all methods",
     )  # fmt: skip
     parser.add_argument("--limit-train", type=int, default=60, metavar="N", help="0: all")

@@ -68,9 +68,10 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="side of the square, or of a tile, that the tokenizer sees (default: 256)",
     )  # fmt: skip
     parser.add_argument(
-        "--framing", choices=get_args(FramingName), default="square",
-        help="square: the whole picture, squeezed into one square (default); tiles: at its own aspect ratio, "
-        "covered with overlapping squares",
+        "--framing", choices=get_args(FramingName),
+        help="square: the whole picture, squeezed into one square; tiles: at its own aspect ratio, covered "
+        "with overlapping squares; auto: tiles for parts at least twice as long as wide (default; of "
+        "--preset paper, square)",
     )  # fmt: skip
     parser.add_argument(
         "--resolutions", type=int, nargs="+", default=[], metavar="PX",
@@ -136,11 +137,9 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
 def _framed(config: "VaradConfig", arguments: argparse.Namespace) -> "VaradConfig":
     """The configuration with its framing; raises ValueError where the arguments do not fit together."""
     resolutions_px, overlap = tuple(arguments.resolutions), arguments.overlap
-    if arguments.framing == "square":
-        if resolutions_px or overlap is not None:
-            raise ValueError("--resolutions and --overlap are for --framing tiles; add it, or leave them out")
-        return config
-    config = replace(config, framing=arguments.framing, resolutions_px=resolutions_px)
+    if arguments.framing != "tiles" and (resolutions_px or overlap is not None):
+        raise ValueError("--resolutions and --overlap are for --framing tiles; add it, or leave them out")
+    config = replace(config, framing=arguments.framing or config.framing, resolutions_px=resolutions_px)
     return config if overlap is None else replace(config, tile_overlap=overlap)
 
 
@@ -190,10 +189,15 @@ def run_train(arguments: argparse.Namespace) -> int:
         print(f"{share:.0%} of what the model looks at does not count ({arguments.ignore})")
         if not inspector.alignment.turns:
             print("the region does not turn with the part: nothing on these parts tells how they are turned")
+    framing = inspector.config.framing
     print(
-        f"alignment {inspector.alignment.name}, recheck above {limits.recheck:.3f}, "
+        f"alignment {inspector.alignment.name}, framing {framing}, recheck above {limits.recheck:.3f}, "
         f"reject above {limits.reject:.3f}"
     )
+    if framing == "tiles":
+        aligned = inspector.framing.align(inspector.alignment, images[0])
+        squares = sum(len(grid.corners) for _, grid in inspector.framing.layers(aligned.image_rgb))
+        print(f"{squares} squares a picture, each inspected; --framing square makes it one, and sees less")
     print(
         f"at most {limits.false_reject_bound:.1%} of good parts above the reject limit "
         f"({limits.confidence:.0%} confidence, {facts['held_out_parts']} held-out parts)"
@@ -228,7 +232,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             device=arguments.device,
         )
     if not arguments.json:
-        print(f"{dataset.name} ({dataset.layout}): alignment {inspector.alignment.name}, {inspector.limits}")
+        found = f"alignment {inspector.alignment.name}, framing {inspector.config.framing}"
+        print(f"{dataset.name} ({dataset.layout}): {found}, {inspector.limits}")
     trained = {key: inspector.provenance[key] for key in ("fit_s", "parameters")}
     print(json.dumps(asdict(figures) | trained))
     return 0

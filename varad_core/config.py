@@ -11,7 +11,7 @@ TokenizerName = Literal[
     "embedded", "descriptors", "resnet18", "dinov2_vits14", "dinov2_vitb14", "dinov3_vits16", "dinov3_vitb16"
 ]
 AlignmentName = Literal["auto", "none", "disc"]
-FramingName = Literal["square", "tiles"]
+FramingName = Literal["auto", "square", "tiles"]
 
 PATCH_SIZE_PX: Mapping[str, int] = {  # the working size must be a multiple of it
     "embedded": 16,
@@ -147,7 +147,7 @@ class VaradConfig:
         image_size_px: side of the square the tokenizer sees; a multiple of its patch.
         alignment: how the part is brought to a canonical pose; `auto` decides from the training images.
         framing: `square` squeezes the picture into one square; `tiles` keeps its aspect ratio and covers it
-            with overlapping squares (see `varad_core.tiling`).
+            with overlapping squares; `auto` decides from the training images (see `varad_core.tiling`).
         resolutions_px: with `tiles`, the length the picture's shorter side is brought to; several are fused.
             Empty: `image_size_px`.
         tile_overlap: with `tiles`, the share of a tile that its neighbour sees as well.
@@ -254,6 +254,7 @@ def default_config(
         tokenizer=tokenizer,
         image_size_px=fit_image_size(image_size_px, tokenizer),
         alignment=alignment,
+        framing="auto",
         predictor=predictor,
         training=TrainingConfig(seed=seed),
         scoring=scoring,

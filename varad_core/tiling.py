@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from varad_core.alignment import Aligned, Alignment
-from varad_core.config import PATCH_SIZE_PX, VaradConfig
+from varad_core.config import PATCH_SIZE_PX, FramingName, VaradConfig
 
 ImageRgb = NDArray[np.uint8]
 TILES_AT_ONCE = 4
+LONG = 2.0  # times as long as wide: squeezed into a square, such parts lose much (README, Measured)
 
 
 def cover(length: int, tile: int, overlap: float, step: int) -> list[int]:
@@ -100,6 +101,14 @@ class TileGrid:
         return blended / weights
 
 
+def fit_framing(name: FramingName, alignment: Alignment, images: Sequence[ImageRgb]) -> FramingName:
+    """What `auto` means for these parts: `tiles` where they are seen whole and are LONG, else `square`."""
+    if name != "auto":
+        return name
+    longer = [max(image.shape[:2]) / min(image.shape[:2]) for image in images]
+    return "tiles" if alignment.name == "none" and np.median(longer) >= LONG else "square"
+
+
 class Framing:
     """From an aligned picture to tiles and back, as a configuration asks for it.
 
@@ -108,6 +117,8 @@ class Framing:
     """
 
     def __init__(self, config: VaradConfig) -> None:
+        if config.framing == "auto":
+            raise ValueError("framing auto is decided by training; give square or tiles")
         self.tile_px = config.image_size_px
         self.overlap = config.tile_overlap
         self.step_px = PATCH_SIZE_PX[config.tokenizer]

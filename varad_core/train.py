@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from varad_core.inspector import Inspector, keep_large_buffers
 from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, Scoring, fit_gaussian_scoring
-from varad_core.tiling import Framing
+from varad_core.tiling import Framing, fit_framing
 from varad_core.token_store import TokenStore
 from varad_core.tokenizer import Tokenizer, create_tokenizer, to_tensor
 from varad_core.types import DataError, Limits, VaradError
@@ -88,8 +88,11 @@ def train(
     n = len(images)
     fitted, held_out = split(n, settings)
     tokenizer = create_tokenizer(config.tokenizer, config.image_size_px, weights).eval().to(device)
+    seen = [images[i] for i in fitted[:ALIGNMENT_SAMPLE]]
+    alignment = fit_alignment(config.alignment, seen)
+    config = replace(config, framing=fit_framing(config.framing, alignment, seen))
+    del seen  # may be gigabytes
     framing = Framing(config)
-    alignment = fit_alignment(config.alignment, [images[i] for i in fitted[:ALIGNMENT_SAMPLE]])
     if ignored is not None:
         alignment = following(alignment, ignored, framing.align(alignment, images[0]))
     varied = Varied(images, settings.variants, settings.seed)

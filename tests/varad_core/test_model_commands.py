@@ -148,6 +148,33 @@ def test_the_framing_asked_for_is_the_models(
     assert 0 <= json.loads(capsys.readouterr().out)["image_auroc"] <= 1
 
 
+@pytest.mark.parametrize(
+    ("shape", "framing"), [((64, 96), "square"), ((64, 160), "tiles"), ((192, 64), "tiles")]
+)
+def test_long_parts_are_inspected_in_tiles_unless_asked_otherwise(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, int],
+    framing: str,
+) -> None:
+    monkeypatch.setattr(varad_core.train, "MAX_TILES", 40)
+    good, out, keys = tmp_path / "good", tmp_path / "model.safetensors", tmp_path / "keys"
+    good.mkdir()
+    for index in range(9):
+        noise = np.random.default_rng(index).integers(90, 160, (*shape, 3)).astype(np.uint8)
+        cv2.imwrite(str(good / f"{index}.png"), noise)
+    arguments = ("train", "--good", good, "--recipe", "bar", "--out", out, "--keys", keys,
+                 "--image-size", 64, "--steps", 2)  # fmt: skip
+    _run(*arguments)
+    assert Inspector.load(out, trusted_keys=keys, device="cpu").config.framing == framing
+    printed = capsys.readouterr().out
+    assert f"framing {framing}" in printed
+    assert ("squares a picture" in printed) == (framing == "tiles")
+    _run(*arguments, "--framing", "square")
+    assert Inspector.load(out, trusted_keys=keys, device="cpu").config.framing == "square"
+
+
 @pytest.mark.parametrize("preset", ["station", "paper"])
 def test_evaluate_prints_its_figures_as_json_last(
     data: Path, capsys: pytest.CaptureFixture[str], preset: str

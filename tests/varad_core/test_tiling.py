@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import varad_core.train
+from varad_core.alignment import load_alignment
 from varad_core.bundle import ensure_signing_key
 from varad_core.config import TrainingConfig, VaradConfig, default_config
 from varad_core.inspector import Inspector
-from varad_core.tiling import TILES_AT_ONCE, Framing, TileGrid, cover, fuse
+from varad_core.tiling import TILES_AT_ONCE, Framing, TileGrid, cover, fit_framing, fuse
 from varad_core.train import train
 
 Image = NDArray[np.uint8]
@@ -186,6 +187,36 @@ def test_tiles_to_fit_on_are_as_many_as_asked_for_and_from_every_resolution(
         drawn = {tile.tobytes() for tile in tiles}
         for layer_rgb, grid in layers:
             assert {tile.tobytes() for batch in grid.cut(layer_rgb) for tile in batch} <= drawn
+
+
+# ---- square or tiles
+
+
+@pytest.mark.parametrize(
+    ("shapes", "alignment", "chosen"),
+    [
+        ([(64, 64)] * 3, "none", "square"),
+        ([(64, 127)] * 3, "none", "square"),
+        ([(64, 128)] * 3, "none", "tiles"),
+        ([(320, 128)] * 3, "none", "tiles"),
+        ([(64, 64), (64, 256), (64, 256)], "none", "tiles"),
+        ([(64, 64), (64, 64), (64, 256)], "none", "square"),
+        ([(64, 256)] * 3, "disc", "square"),  # a round part is cut out of its picture
+    ],
+)
+def test_auto_takes_tiles_for_long_parts(
+    shapes: Sequence[tuple[int, int]], alignment: str, chosen: str
+) -> None:
+    tensors = {"usual": torch.tensor([0.5, 0.5, 0.4], dtype=torch.float64)}
+    images = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
+    assert fit_framing("auto", load_alignment(alignment, tensors), images) == chosen
+    for name in ("square", "tiles"):
+        assert fit_framing(name, load_alignment(alignment, tensors), images) == name  # type: ignore[arg-type]
+
+
+def test_a_framing_that_nobody_decided_is_refused() -> None:
+    with pytest.raises(ValueError, match="auto is decided by training"):
+        Framing(replace(TILES, framing="auto", resolutions_px=()))
 
 
 # ---- pictures inspected in tiles
