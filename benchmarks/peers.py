@@ -9,7 +9,8 @@
 
 PatchCore and PaDiM are anomalib's torch modules, without its trainer. Their backbone is ResNet-18 with
 exactly the tokenizer's weights, layers 2 and 3 (PaDiM's own choice is 1 to 3), and they see what VarAD sees:
-the same squares, or with framing `tiles` as many of the same tiles, whose maps are blended in the same way.
+the same squares, or with framing `tiles` tiles cut and blended in the same way. Then they learn from as many
+as VarAD's predictor does, MAX_TILES; it takes as many again of its held-out images to calibrate.
 """
 
 import random

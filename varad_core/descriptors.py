@@ -70,7 +70,7 @@ class Descriptors(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) in 0 to 1 -> [(B, C, S/4, S/4), (B, C', S/8, S/8)]."""
+        """(B, 3, S, S) in 0 to 1, S a multiple of 8 -> [(B, C, S/4, S/4), (B, C', S/8, S/8)]."""
         red, green, blue = images.unbind(1)
         plane = torch.stack(
             [(red + green + blue) / 3, red - green, (red + green) / 2 - blue], dim=1

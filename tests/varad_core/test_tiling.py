@@ -214,6 +214,11 @@ def test_auto_takes_tiles_for_long_parts(
         assert fit_framing(name, load_alignment(alignment, tensors), images) == name  # type: ignore[arg-type]
 
 
+def test_the_published_method_squeezes_unless_asked_otherwise() -> None:
+    assert default_config("paper", "resnet18", 64).framing == "square"
+    assert default_config("station", "resnet18", 64).framing == "auto"
+
+
 def test_a_framing_that_nobody_decided_is_refused() -> None:
     with pytest.raises(ValueError, match="auto is decided by training"):
         Framing(replace(TILES, framing="auto", resolutions_px=()))
