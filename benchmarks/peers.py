@@ -14,6 +14,7 @@ as VarAD's predictor does, MAX_TILES; it takes as many again of its held-out ima
 """
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -89,7 +90,7 @@ class VaradMethod:
         return sum(tensor.numel() for tensor in tensors)
 
 
-class AnomalibMethod:
+class AnomalibMethod(ABC):
     """What PatchCore and PaDiM share; seed, alignment, framing and backbone are as `station` has them."""
 
     def __init__(self, config: VaradConfig, weights: Path) -> None:
@@ -103,15 +104,17 @@ class AnomalibMethod:
         assert isinstance(self.tokenizer, TimmTokenizer)
         self.model.feature_extractor.feature_extractor.load_state_dict(self.tokenizer.net.state_dict())
 
+    @abstractmethod
     def create_model(self) -> Any:
-        raise NotImplementedError
+        """anomalib's torch module."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Turn the training images' features into the model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fitted_numbers(self) -> int:
-        raise NotImplementedError
+        """See `Method`."""
 
     @torch.no_grad()
     def fit(self, images: Sequence[ImageRgb]) -> None:

@@ -116,7 +116,8 @@ def disk_full(path: Path) -> DiskFull:
 def read_only(path: Path) -> RecordReadOnly:
     """The error for a file or folder that cannot be written."""
     return RecordReadOnly(
-        f"{path}: cannot be opened for writing; give this user write access to {path.parent}"
+        f"{path}: cannot be opened for writing; give this user write access to {path.parent}, "
+        "or check the disk"
     )
 
 

@@ -145,9 +145,9 @@ def _fit_circle(points: NDArray[np.float64]) -> tuple[float, float, float, float
     """Algebraic circle fit, reweighted: centre x, y, radius, share of points within 3 % of the radius."""
     weights = np.ones(len(points))
     middle = points.mean(0)
-    points = points - middle  # around 0 the normal equations are well conditioned
-    design = np.column_stack([points, np.ones(len(points))])
-    squares = (points**2).sum(1)
+    centred = points - middle  # the normal equations are well conditioned around 0
+    design = np.column_stack([centred, np.ones(len(points))])
+    squares = (centred**2).sum(1)
     half = len(points) // 2
     x = y = radius = 0.0
     residual = np.zeros(len(points))
@@ -155,17 +155,16 @@ def _fit_circle(points: NDArray[np.float64]) -> tuple[float, float, float, float
         weighted = design.T * weights
         a, b, c = np.linalg.lstsq(weighted @ design, weighted @ squares, rcond=None)[0]
         before = x, y, radius
-        x, y = float(a) / 2, float(b) / 2
-        radius = float(np.sqrt(max(c + x * x + y * y, 1e-9)))
+        x, y = float(middle[0] + a / 2), float(middle[1] + b / 2)
+        radius = float(np.sqrt(max(c + (a * a + b * b) / 4, 1e-9)))
         residual = np.abs(np.hypot(points[:, 0] - x, points[:, 1] - y) - radius)
         cut = max(4.0 * float(np.partition(residual, half)[half]), 1.0)
         weights = np.where(residual < cut, (1 - (residual / cut) ** 2) ** 2, 0.0)
         if weights.sum() < 6:
-            return float(middle[0]) + x, float(middle[1]) + y, radius, 0.0
+            return x, y, radius, 0.0
         if math.dist(before, (x, y, radius)) < 1e-4:
             break
-    on_it = float((residual < max(0.03 * radius, 1.0)).mean())
-    return float(middle[0]) + x, float(middle[1]) + y, radius, on_it
+    return x, y, radius, float((residual < max(0.03 * radius, 1.0)).mean())
 
 
 def ring_spectrum(image_rgb: ImageRgb, disc: Disc) -> NDArray[np.complex64]:

@@ -180,9 +180,8 @@ class Inputs:
         self.tokenizer = tokenizer
         self.seed = seed
         self.device = device
-        self.conditions: dict[
-            int, dict[str, float]
-        ] = {}  # how each was taken, once its tokens were asked for
+        # How each image or copy was taken, once its tokens were asked for.
+        self.conditions: dict[int, dict[str, float]] = {}
         copies = len(varied) // images
         sides = len(fitted), images - len(fitted)
         self.tiles_each = [max(1, MAX_TILES // (copies * sides[i not in fitted])) for i in range(images)]

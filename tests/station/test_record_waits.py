@@ -2,7 +2,6 @@
 row comes as soon as it can."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -182,8 +181,7 @@ def test_a_disk_that_turns_read_only_under_a_running_line(
         wait_until(lambda: "device-record" in alarms(engine))
         before = engine.ledger.snapshot()
         wait_until(lambda: engine.ledger.snapshot().passed >= before.passed + 10)
-        # SQLite's words, the system's, or, once the disk has turned, that nothing can be written to it
-        assert re.search("check the disk|give this user write", alarms(engine)["device-record"])
+        assert "check the disk" in alarms(engine)["device-record"]
         assert engine.state()[0] is EngineState.RUNNING
     finally:
         account = engine.stop("done")
