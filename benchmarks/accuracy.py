@@ -55,6 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--framing", choices=("square", "tiles"), default="square",
         help="`tiles` keeps the pictures' aspect ratio, for all methods",
     )  # fmt: skip
+    parser.add_argument(
+        "--ignore-left", type=int, default=0, metavar="PX",
+        help="nothing counts that far from the left edge, for all methods: fabric's selvedge ends at 1280",
+    )  # fmt: skip
     parser.add_argument("--limit-train", type=int, default=60, metavar="N", help="0: all")
     parser.add_argument(
         "--weights", type=Path, default=SHARED / "weights" / "resnet18_layers1to3.safetensors",
@@ -130,6 +134,8 @@ def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str)
         "threads": torch.get_num_threads(),
         "method": method_settings(one["method"], args.image_size, one["seed"], args.framing),
     }
+    if args.ignore_left:
+        settings["ignore_left_px"] = args.ignore_left
     if one["method"] in VARAD_METHODS:
         sources = sorted((ROOT / "varad_core").glob("*.py"))
         code = b"".join(path.read_bytes() for path in sources)
@@ -144,7 +150,7 @@ def in_own_process(args: argparse.Namespace, one: Run, root: Path) -> dict[str, 
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         job = pool.submit(
             measure_run, one["method"], root, one["seed"], args.image_size, args.framing, args.limit_train,
-            args.weights,
+            args.weights, args.ignore_left,
         )  # fmt: skip
         try:
             return job.result()
@@ -161,6 +167,7 @@ def measure_run(
     framing: FramingName,
     limit_train: int,
     weights: Path,
+    ignore_left_px: int,
 ) -> dict[str, float | None]:
     """Fit and test one method on one set.
 
@@ -172,8 +179,12 @@ def measure_run(
     images = ImageFiles(dataset.draw_train(limit_train, seed))
     create_tokenizer(TOKENIZER, image_size_px, weights)
     fresh = create_method(method, image_size_px, weights, seed, framing)
+    ignored = None
+    if ignore_left_px:
+        ignored = np.zeros(images[0].shape[:2], np.bool_)
+        ignored[:, :ignore_left_px] = True
     begun = time.perf_counter()
-    fresh.fit(images)
+    fresh.fit(images, ignored)
     fit_s = time.perf_counter() - begun
     for entry in dataset.test[:WARM_UP_IMAGES]:
         fresh.inspect(load_image(entry.path))

@@ -36,6 +36,7 @@ from varad_core.config import (
     VaradConfig,
     default_config,
 )
+from varad_core.ignoring import Mask, counting, following
 from varad_core.tiling import Framing
 from varad_core.tokenizer import IMAGENET_MEAN, IMAGENET_STD, TimmTokenizer, create_tokenizer, to_tensor
 from varad_core.train import ALIGNMENT_SAMPLE, MAX_TILES, train
@@ -56,8 +57,8 @@ PADIM_FEATURES = 100  # of 384, drawn by the seed: the paper's for ResNet-18
 class Method(Protocol):
     """One anomaly detector."""
 
-    def fit(self, images: Sequence[ImageRgb]) -> None:
-        """Learn from good parts, uint8 (H, W, 3) each."""
+    def fit(self, images: Sequence[ImageRgb], ignored: Mask | None = None) -> None:
+        """Learn from good parts, uint8 (H, W, 3) each; `ignored`: see `varad_core.train.train`."""
         ...
 
     def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
@@ -77,9 +78,11 @@ class VaradMethod:
         self.weights = weights if config.tokenizer == TOKENIZER else None
         self.variant = variant
 
-    def fit(self, images: Sequence[ImageRgb]) -> None:
+    def fit(self, images: Sequence[ImageRgb], ignored: Mask | None = None) -> None:
         with self.variant.patched():
-            self.inspector = train(images, self.config, name=self.config.preset, weights=self.weights)
+            self.inspector = train(
+                images, self.config, name=self.config.preset, weights=self.weights, ignored=ignored
+            )
 
     def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
         with self.variant.patched():
@@ -117,14 +120,17 @@ class AnomalibMethod(ABC):
         """See `Method`."""
 
     @torch.no_grad()
-    def fit(self, images: Sequence[ImageRgb]) -> None:
+    def fit(self, images: Sequence[ImageRgb], ignored: Mask | None = None) -> None:
         self.alignment = fit_alignment(self.config.alignment, images[:ALIGNMENT_SAMPLE])
+        if ignored is not None:
+            first = self.framing.align(self.alignment, images[0])
+            self.alignment = following(self.alignment, ignored, first)
         self.model.train()
         for index, image_rgb in enumerate(images):
             rng = np.random.default_rng([self.config.training.seed, index])
             aligned = self.framing.align(self.alignment, image_rgb)
             count = max(1, MAX_TILES // len(images))
-            for tiles_rgb in self.framing.samples(aligned.image_rgb, count, rng):
+            for tiles_rgb in self.framing.samples(aligned, count, rng):
                 self.model(self.normalised(tiles_rgb))
         self.finish()
         self.model.eval()
@@ -134,11 +140,13 @@ class AnomalibMethod(ABC):
         aligned = self.framing.align(self.alignment, image_rgb)
         ((layer_rgb, grid),) = self.framing.layers(aligned.image_rgb)
         found = [self.model(self.normalised(tiles_rgb)) for tiles_rgb in grid.cut(layer_rgb)]
-        canonical_map = grid.blend(one.anomaly_map[:, 0] for one in found).numpy()
+        canonical_map = grid.blend(one.anomaly_map[:, 0] for one in found)
+        if aligned.ignored is not None:
+            canonical_map = counting(canonical_map, aligned.ignored, self.framing.beside_px)
         shape = image_rgb.shape[0], image_rgb.shape[1]
         out = layer_rgb.shape[0], layer_rgb.shape[1]
         score = max(float(one.pred_score.max()) for one in found)
-        return AnomalyResult(score, map_to_image(canonical_map, aligned, shape, out))
+        return AnomalyResult(score, map_to_image(canonical_map.numpy(), aligned, shape, out))
 
     @staticmethod
     def normalised(tiles_rgb: ImageRgb) -> Tensor:

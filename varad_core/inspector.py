@@ -20,7 +20,7 @@ from varad_core.bundle import load_bundle, save_bundle
 from varad_core.conditions import departures, load_usual, measure
 from varad_core.config import VaradConfig
 from varad_core.cuda_graph import CudaGraph
-from varad_core.ignoring import stored_mask
+from varad_core.ignoring import counting, stored_mask
 from varad_core.model import StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, GaussianScoring, Scoring
 from varad_core.tiling import TILES_AT_ONCE, Framing, fuse
@@ -181,7 +181,7 @@ class Inspector:
 
         Returns:
             Score and map; the map covers the whole input at its aspect ratio (see `map_shape`) and is 0 where
-            the aligned part does not reach.
+            the aligned part does not reach and where nothing counts (see `varad_core.ignoring`).
 
         Raises:
             ValueError: not such an image.
@@ -207,6 +207,8 @@ class Inspector:
             ]
         )
         begun_ns = time.perf_counter_ns()
+        if aligned.ignored is not None:
+            canonical_map = counting(canonical_map, aligned.ignored, self.framing.beside_px)
         input_cells = self.framing.input_cells(canonical_map.shape, aligned.image_rgb.shape)
         score = float(self.scoring.scores(canonical_map[None], input_cells)[0])
         shape = image_rgb.shape[0], image_rgb.shape[1]

@@ -75,6 +75,19 @@ class TileGrid:
                 ]
             )
 
+    def showing(self, ignored: NDArray[np.bool_] | None) -> "TileGrid":
+        """Without the tiles that show only what is ignored: bool (H, W), of this picture or a finer one."""
+        if ignored is None:
+            return self
+        height, width = self.shape
+        counts = cv2.resize((~ignored).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        kept = [
+            (row, column)
+            for row, column in self.corners
+            if counts[max(0, row) : row + self.tile_px, max(0, column) : column + self.tile_px].any()
+        ]
+        return replace(self, corners=tuple(kept) or self.corners)
+
     def blend(self, maps: Iterable[Tensor]) -> Tensor:
         """The tiles' maps, batches of (B, m, m) in order, as one map (h, w) of the picture.
 
@@ -144,13 +157,13 @@ class Framing:
                 )
             yield layer, self.grid((layer.shape[0], layer.shape[1]))
 
-    def samples(self, canonical_rgb: ImageRgb, count: int, rng: np.random.Generator) -> Iterator[ImageRgb]:
+    def samples(self, aligned: Aligned, count: int, rng: np.random.Generator) -> Iterator[ImageRgb]:
         """About `count` tiles to fit on, in batches (B, tile, tile, 3); with `square`, the one there is.
 
         They are drawn from the grids, as evenly from each resolution as it has tiles; where these are fewer
-        than `count`, further ones come from random places.
+        than `count`, further ones come from random places. Tiles that show only what is ignored are left out.
         """
-        layers = list(self.layers(canonical_rgb))
+        layers = [(rgb, grid.showing(aligned.ignored)) for rgb, grid in self.layers(aligned.image_rgb)]
         total = sum(len(grid.corners) for _, grid in layers)
         for layer_rgb, grid in layers:
             wanted = max(1, round(count * len(grid.corners) / total)) if self.sides_px else 1
@@ -158,7 +171,8 @@ class Framing:
             room = np.array(grid.shape) - self.tile_px
             shifted = rng.integers(0, room.clip(0) + 1, (wanted - len(corners), 2))
             corners = np.concatenate([corners, np.where(room > 0, shifted, grid.corners[0])])
-            yield from replace(grid, corners=tuple(map(tuple, corners.tolist()))).cut(layer_rgb)
+            drawn = replace(grid, corners=tuple(map(tuple, corners.tolist())))
+            yield from drawn.showing(aligned.ignored).cut(layer_rgb)
 
     def grid(self, shape: tuple[int, int]) -> TileGrid:
         """The tiles of a picture of this height and width."""
@@ -169,6 +183,14 @@ class Framing:
         """How many cells of a picture's map lie in one model input."""
         share = (self.tile_px / picture_shape[0]) * (self.tile_px / picture_shape[1])
         return round(map_shape[0] * map_shape[1] * min(1.0, share))
+
+    @property
+    def beside_px(self) -> int:
+        """How far beside something painted over its edge decides what tokens look like, canonical px.
+
+        In tiles a token of the coarsest resolution; in a square 0, where a place is compared with itself.
+        """
+        return round(self.step_px * self.sides_px[0] / self.sides_px[-1]) if self.sides_px else 0
 
     def _whole_steps(self, length: float) -> int:
         return self.step_px * max(1, round(length / self.step_px))

@@ -121,7 +121,7 @@ def train(
         fitted_rows, held_out_rows = (np.flatnonzero(np.isin(owners, part)) for part in (fitted, held_out))
         final_loss = fit_model(model, store, fitted_rows, settings, progress, cancel)
         scoring, scores = calibrate(model, store, fitted_rows, held_out_rows, config)
-        if config.framing == "tiles" or settings.variants:
+        if config.framing == "tiles" or settings.variants or ignored is not None:
 
             def inspector_of(scoring: Scoring) -> Inspector:
                 return Inspector(config, alignment, tokenizer, model, scoring, NO_LIMITS, {}, device)
@@ -194,7 +194,7 @@ class Inputs:
         aligned = self.framing.align(self.alignment, image_rgb)
         self.conditions[index] = measure(aligned, image_rgb.shape[:2])
         count = self.tiles_each[index % len(self.tiles_each)]
-        for tiles_rgb in self.framing.samples(aligned.image_rgb, count, rng):
+        for tiles_rgb in self.framing.samples(aligned, count, rng):
             yield self.tokenizer(to_tensor(tiles_rgb).to(self.device))
 
 

@@ -118,6 +118,25 @@ def test_of_a_strip_the_region_lies_where_it_was_drawn_whatever_the_next_one_mea
         assert (painted[:, half + 2 :] == PAINT).all()
 
 
+def test_the_edge_of_the_paint_counts_as_little_as_the_paint() -> None:
+    """In tiles no place is compared with itself: the edge would be the strangest of every good strip."""
+    strips = [np.concatenate([plate(2 * seed), plate(2 * seed + 1)], axis=1) for seed in range(12)]
+    drawn = np.zeros(strips[0].shape[:2], np.bool_)
+    drawn[:, :120] = True
+    config = tiny_config(alignment="none", framing="tiles")
+    masked = train(strips, config, name="masked", ignored=drawn)
+    good = np.concatenate([plate(100), plate(101)], axis=1)
+    inside, outside = with_spot(good, 60, 90), with_spot(good, 300, 90)
+    assert masked.inspect(inside).score == masked.inspect(good).score
+    found = masked.inspect(outside)
+    columns = found.anomaly_map.shape[1]
+    assert (found.anomaly_map[:, : columns * 140 // 384] == 0).all()  # the mask, and half a token's 32 px
+    assert np.unravel_index(found.anomaly_map.argmax(), found.anomaly_map.shape)[1] > columns * 270 // 384
+    assert found.score > 1.5 * masked.limits.reject
+    bare = train([strip[:, 120:] for strip in strips], config, name="bare")
+    assert masked.limits.reject < 1.3 * bare.limits.reject
+
+
 def test_masks_that_fit_no_picture_are_refused_with_what_to_do(tmp_path: Path) -> None:
     picture, mask = tmp_path / "00.png", tmp_path / "mask.png"
     assert cv2.imwrite(str(picture), np.zeros((SIDE, SIDE, 3), np.uint8))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import varad_core.train
-from varad_core.alignment import load_alignment
+from varad_core.alignment import Aligned, load_alignment
 from varad_core.bundle import ensure_signing_key
 from varad_core.config import TrainingConfig, VaradConfig, default_config
 from varad_core.inspector import Inspector
@@ -178,7 +178,8 @@ def test_tiles_to_fit_on_are_as_many_as_asked_for_and_from_every_resolution(
     framing = Framing(replace(TILES, image_size_px=96, resolutions_px=sides_px))
     noise = np.random.default_rng(seed).integers(0, 256, (STEP_PX * rows, STEP_PX * columns, 3), np.uint8)
     layers = list(framing.layers(noise))
-    batches = list(framing.samples(noise, count, np.random.default_rng(seed)))
+    aligned = Aligned(noise, np.eye(2, 3), True)
+    batches = list(framing.samples(aligned, count, np.random.default_rng(seed)))
     tiles = np.concatenate(batches)
     assert max(len(batch) for batch in batches) <= TILES_AT_ONCE
     assert tiles.shape[1:] == (96, 96, 3)
@@ -187,6 +188,18 @@ def test_tiles_to_fit_on_are_as_many_as_asked_for_and_from_every_resolution(
         drawn = {tile.tobytes() for tile in tiles}
         for layer_rgb, grid in layers:
             assert {tile.tobytes() for batch in grid.cut(layer_rgb) for tile in batch} <= drawn
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(0, 12), st.integers(0, 9))
+def test_no_tile_to_fit_on_shows_only_what_is_ignored(count: int, ignored_steps: int, seed: int) -> None:
+    framing = Framing(replace(TILES, image_size_px=96, resolutions_px=(96, 64)))
+    strip = np.full((96, STEP_PX * 16, 3), 255, np.uint8)
+    strip[:, : STEP_PX * ignored_steps] = 0
+    aligned = Aligned(strip, np.eye(2, 3), True, strip[..., 0] == 0)
+    tiles = np.concatenate(list(framing.samples(aligned, count, np.random.default_rng(seed))))
+    assert tiles.any(axis=(1, 2, 3)).all()
+    assert len(tiles) <= count + 2
 
 
 # ---- square or tiles
