@@ -2,8 +2,8 @@
 
 A mask is drawn over the picture of one good part and kept in the pose that the model sees parts in: where
 parts are aligned it follows them, elsewhere it stays where it is. There it is painted over, in training and
-ever after, so that what lies in it changes no token, no prediction and no score, and the map is 0 there. (A
-round part's pose is found before, on the whole picture.)
+ever after, so that what lies in it changes no token, no prediction and no score. (A round part's pose is
+found before, on the whole picture.)
 """
 
 from collections.abc import Mapping
@@ -94,7 +94,7 @@ def following(alignment: Alignment, mask: Mask, aligned: Aligned) -> PaintedOver
 
 
 def counting(canonical_map: Tensor, ignored: Mask, beside_px: int) -> Tensor:
-    """A map (h, w) with 0 in the cells where nothing counts: the region, and `beside_px` around it.
+    """A map (h, w) with its lowest value where nothing counts: in the region, and `beside_px` around it.
 
     Paint is no surface that parts have, and its edge is seen by every token beside it.
     """
@@ -102,7 +102,8 @@ def counting(canonical_map: Tensor, ignored: Mask, beside_px: int) -> Tensor:
     reach = np.ones((2 * beside_px + 1, 2 * beside_px + 1), np.uint8)
     near = cv2.dilate(ignored.astype(np.uint8), reach) if beside_px else ignored.astype(np.uint8)
     share = cv2.resize(near.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
-    return canonical_map.masked_fill(torch.from_numpy(share >= 0.5).to(canonical_map.device), 0.0)
+    nothing = torch.from_numpy(share >= 0.5).to(canonical_map.device)
+    return torch.where(nothing, canonical_map.amin(), canonical_map)
 
 
 def stored_mask(alignment: Alignment, tensors: Mapping[str, Tensor]) -> Alignment:

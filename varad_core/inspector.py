@@ -181,7 +181,7 @@ class Inspector:
 
         Returns:
             Score and map; the map covers the whole input at its aspect ratio (see `map_shape`) and is 0 where
-            the aligned part does not reach and where nothing counts (see `varad_core.ignoring`).
+            the aligned part does not reach, and lowest where nothing counts (see `varad_core.ignoring`).
 
         Raises:
             ValueError: not such an image.
