@@ -12,6 +12,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import rendered_set
 from benchmarks.peers import METHODS, PEERS, TOKENIZER, VARAD_METHODS, create_method, method_settings
+from benchmarks.rendered_set import write_buttons
 from benchmarks.reporting import machine_facts, print_table, write_json
 from varad_core.config import FramingName
 from varad_core.data import ImageFiles, load_image
@@ -45,6 +48,7 @@ Run = dict[str, Any]  # method, set, seed, settings, figures
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="a set, or a folder of sets")
     parser.add_argument("--sets", nargs="+", metavar="SET", help="default: all of them")
+    parser.add_argument("--buttons", type=int, metavar="SEED", help="another set, `buttons`, rendered")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS), metavar="METHOD",
@@ -67,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    sets = chosen_sets(args)
+    with tempfile.TemporaryDirectory() as folder:
+        return run_on(args, chosen_sets(args, Path(folder)))
+
+
+def run_on(args: argparse.Namespace, sets: Mapping[Dataset, Path]) -> dict[str, Any]:
     if not args.weights.is_file():
         raise SystemExit(f"--weights {args.weights}: no such file; give ResNet-18's")
     if set(args.methods) - set(VARAD_METHODS) and importlib.util.find_spec("anomalib") is None:
@@ -96,10 +104,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {"runs": list(kept.values())}
 
 
-def chosen_sets(args: argparse.Namespace) -> dict[Dataset, Path]:
-    """The sets to run on, and their folders."""
+def chosen_sets(args: argparse.Namespace, folder: Path) -> dict[Dataset, Path]:
+    """The sets to run on, and where they lie; rendered ones in `folder`."""
     try:
         roots = {root.resolve().name: root for root in find_sets(args.data)}
+        if args.buttons is not None:
+            roots[rendered_set.NAME] = write_buttons(folder, args.buttons)
         unknown = sorted(set(args.sets or ()) - set(roots))
         if unknown:
             raise SystemExit(f"--sets {' '.join(unknown)}: not in {args.data}, which has {', '.join(roots)}")
@@ -134,6 +144,8 @@ def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str)
         "threads": torch.get_num_threads(),
         "method": method_settings(one["method"], args.image_size, one["seed"], args.framing),
     }
+    if dataset.name == rendered_set.NAME:
+        settings["buttons_seed"] = args.buttons
     if args.ignore_left:
         settings["ignore_left_px"] = args.ignore_left
     if one["method"] in VARAD_METHODS:

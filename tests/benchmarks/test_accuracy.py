@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
+from drivers.buttons import DEFECTS
+from varad_core.data import load_image
+from varad_core.datasets import load_mask, open_dataset
 from varad_core.evaluate import Figures
 
 FIGURES: dict[str, float | None] = dict.fromkeys(Figures.__dataclass_fields__, 0.5)
@@ -107,3 +110,31 @@ def test_a_file_of_another_kind_is_not_overwritten(
     with pytest.raises(SystemExit, match="holds no runs"):
         _run(data, "--json", path)
     assert path.read_text() == "[]"
+
+
+def test_rendered_buttons_are_a_set_like_others(
+    data: Path, calls: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, count in (("SIDE_PX", 96), ("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
+        monkeypatch.setattr(accuracy.rendered_set, name, count)
+    runs = _run(data, "--methods", "station", "--buttons", 9)["runs"]
+    assert [name for _, name, _ in calls] == ["one", "two", "buttons"] * 2
+    of_buttons = [one["settings"] for one in runs if one["set"] == "buttons"]
+    assert [(one["images"], one["buttons_seed"]) for one in of_buttons] == [([3, 2 + 8 * 2], 9)] * 2
+    assert all("buttons_seed" not in one["settings"] for one in runs if one["set"] != "buttons")
+
+
+def test_rendered_buttons_have_a_mask_for_every_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, count in (("SIDE_PX", 96), ("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
+        monkeypatch.setattr(accuracy.rendered_set, name, count)
+    dataset = open_dataset(accuracy.rendered_set.write_buttons(tmp_path, seed=9))
+    assert (len(dataset.train), len(dataset.test)) == (3, 2 + 2 * len(DEFECTS))
+    defective = [one for one in dataset.test if one.defect]
+    assert {one.defect for one in defective} == set(DEFECTS)
+    for one in defective:
+        assert one.mask_path is not None
+        mask = load_mask(one.mask_path)
+        assert mask.shape == load_image(one.path).shape[:2] == (96, 96)
+        assert 0 < mask.mean() < 0.5
