@@ -1,4 +1,4 @@
-"""VarAD beside anomalib's PatchCore and PaDiM, on every set and over seeds: accuracy, time and memory.
+"""VarAD beside anomalib's PatchCore, PaDiM and STFPM, on every set and over seeds: accuracy, time and memory.
 
 All methods get the same feature weights, working size and training images: a seed draws `--limit-train` of a
 set's good parts, and is the method's own seed too. Nothing is chosen by test labels. Each run (method, set,
@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from benchmarks import rendered_set
-from benchmarks.peers import METHODS, PEERS, TOKENIZER, VARAD_METHODS, create_method, method_settings
+from benchmarks.anomalib_peers import BACKBONE, PEERS
+from benchmarks.peers import METHODS, VARAD_METHODS, create_method, method_settings
 from benchmarks.rendered_set import write_buttons
 from benchmarks.reporting import machine_facts, print_table, write_json
 from varad_core.config import FramingName
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--ignore-left", type=int, default=0, metavar="PX",
-        help="nothing counts that far from the left edge, for all methods: fabric's selvedge ends at 1280",
+        help="nothing counts that far from the left edge, for all methods: fabric's edge lies before 1200",
     )  # fmt: skip
     parser.add_argument("--limit-train", type=int, default=60, metavar="N", help="0: all")
     parser.add_argument(
@@ -189,7 +190,7 @@ def measure_run(
     """
     dataset = open_dataset(root)
     images = ImageFiles(dataset.draw_train(limit_train, seed))
-    create_tokenizer(TOKENIZER, image_size_px, weights)
+    create_tokenizer(BACKBONE, image_size_px, weights)
     fresh = create_method(method, image_size_px, weights, seed, framing)
     ignored = None
     if ignore_left_px:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.peers import AnomalibMethod, create_method
+from benchmarks import anomalib_peers
+from benchmarks.anomalib_peers import AnomalibMethod
+from benchmarks.peers import create_method
 from varad_core.config import FramingName
 from varad_core.tokenizer import to_tensor
 
@@ -17,12 +19,14 @@ Create = Callable[..., AnomalibMethod]
 
 
 @pytest.fixture
-def create() -> Create:
+def create(monkeypatch: pytest.MonkeyPatch) -> Create:
     pytest.importorskip("anomalib", reason="anomalib is installed by `make bench` only")
     weights = SHARED / "weights" / "resnet18_layers1to3.safetensors"
     if not weights.is_file():
         pytest.skip(f"no pretrained weights beside the repository ({weights.name})")
     torch.set_num_threads(1)
+    monkeypatch.setattr(anomalib_peers, "STUDENT_STEPS", 20)
+    monkeypatch.setattr(anomalib_peers, "STUDENT_BATCH", 8)
 
     def make(name: str, seed: int = 0, framing: FramingName = "square") -> AnomalibMethod:
         method = create_method(name, 64, weights, seed, framing)
@@ -45,11 +49,13 @@ def _damaged(image_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return damaged
 
 
-@pytest.mark.parametrize("name", ["patchcore", "padim"])
+@pytest.mark.parametrize("name", ["patchcore", "padim", "stfpm"])
 def test_the_backbone_is_the_tokenizer(create: Create, name: str) -> None:
     method = create(name)
     image = _textures(1)[0][:, :64]
-    theirs = method.model.feature_extractor(method.normalised(image[None]))
+    extract = method.model.teacher_model if name == "stfpm" else method.model.feature_extractor
+    theirs = extract(method.normalised(image[None]))
+    theirs = {layer: grid for layer, grid in theirs.items() if layer in anomalib_peers.LAYERS}
     for grid, (layer, found) in zip(method.tokenizer(to_tensor(image[None])), theirs.items(), strict=True):
         assert torch.allclose(grid, found, atol=1e-4), layer  # another memory layout, another order of sums
 
@@ -62,6 +68,7 @@ def test_the_backbone_is_the_tokenizer(create: Create, name: str) -> None:
         ("patchcore+align", "square", (64, 64)),
         ("padim", "square", (64, 64)),
         ("padim", "tiles", (64, 80)),
+        ("stfpm", "square", (64, 64)),
     ],
 )
 def test_a_defect_stands_out_where_it_is(
@@ -75,11 +82,11 @@ def test_a_defect_stands_out_where_it_is(
     assert bad.score > 1.2 * method.inspect(good).score
     assert bad.anomaly_map.shape == shape
     row, column = np.unravel_index(bad.anomaly_map.argmax(), shape)
-    assert 10 <= row < 30
-    assert 50 <= column * 80 / shape[1] < 75
+    assert 10 - 8 <= row < 30 + 8  # within a token of it
+    assert 50 - 8 <= column * 80 / shape[1] < 75 + 8
 
 
-@pytest.mark.parametrize("name", ["patchcore", "padim"])
+@pytest.mark.parametrize("name", ["patchcore", "padim", "stfpm"])
 def test_the_seed_decides(create: Create, name: str) -> None:
     def score(seed: int) -> float:
         method = create(name, seed)
