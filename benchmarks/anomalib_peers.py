@@ -103,7 +103,9 @@ class AnomalibMethod(ABC):
             canonical_map = counting(canonical_map, aligned.ignored, self.framing.beside_px)
         shape = image_rgb.shape[0], image_rgb.shape[1]
         out = layer_rgb.shape[0], layer_rgb.shape[1]
-        score = max(float(one.pred_score.max()) for one in found)
+        showing = set(grid.showing(aligned.ignored).corners)
+        scores = torch.cat([one.pred_score.flatten() for one in found])
+        score = float(scores[[corner in showing for corner in grid.corners]].max())
         return AnomalyResult(score, map_to_image(canonical_map.numpy(), aligned, shape, out))
 
     @staticmethod

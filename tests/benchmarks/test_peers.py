@@ -95,3 +95,19 @@ def test_the_seed_decides(create: Create, name: str) -> None:
 
     assert score(3) == score(3)
     assert score(3) != score(4)
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_what_is_ignored_changes_nothing(create: Create, name: str) -> None:
+    strips = [np.tile(image, (1, 3, 1)) for image in _textures(12)]
+    ignored = np.zeros(strips[0].shape[:2], np.bool_)
+    ignored[:, :120] = True
+    method = create(name, framing="tiles")
+    method.fit(strips, ignored)
+    good = np.tile(_textures(1, first=50)[0], (1, 3, 1))
+    inside, outside = good.copy(), good.copy()
+    inside[10:30, 20:60] = outside[10:30, 180:220] = (250, 10, 10)
+    assert method.inspect(inside).score == method.inspect(good).score
+    found = method.inspect(outside)
+    assert found.score > 1.2 * method.inspect(good).score
+    assert found.anomaly_map.argmax(axis=1).min() >= 120 * found.anomaly_map.shape[1] // 240
