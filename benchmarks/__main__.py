@@ -16,7 +16,7 @@ BENCHMARKS = {
     "scan": "speed of the recurrence's backends",
     "line": "the demo line: accuracy, latency, account",
     "limits": "whether reject limits keep their bound",
-    "accuracy": "VarAD, PatchCore and PaDiM on labelled sets",
+    "accuracy": "VarAD, PatchCore, PaDiM and STFPM on labelled sets",
     "ablation": "the station preset with one thing changed at a time",
     "robustness": "verdicts under other light, pose, focus and noise",
     "recovery": "how soon the demo line inspects again after a fault",

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import rendered_set
 from benchmarks.anomalib_peers import BACKBONE, PEERS
 from benchmarks.peers import METHODS, VARAD_METHODS, create_method, method_settings
+from benchmarks.rendered_set import NAME as BUTTONS
 from benchmarks.rendered_set import write_buttons
 from benchmarks.reporting import machine_facts, print_table, write_json
 from varad_core.config import FramingName
@@ -49,7 +49,9 @@ Run = dict[str, Any]  # method, set, seed, settings, figures
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="a set, or a folder of sets")
     parser.add_argument("--sets", nargs="+", metavar="SET", help="default: all of them")
-    parser.add_argument("--buttons", type=int, metavar="SEED", help="another set, `buttons`, rendered")
+    parser.add_argument(
+        "--buttons", type=int, metavar="SEED", help="one more set, the demo's buttons rendered: `buttons`"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS), metavar="METHOD",
@@ -62,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--ignore-left", type=int, default=0, metavar="PX",
-        help="nothing counts that far from the left edge, for all methods: fabric's edge lies before 1200",
+        help="nothing counts that far from the left edge (fabric's own lies before 1200), for all methods; "
+        "of sets whose parts are aligned it follows the part",
     )  # fmt: skip
     parser.add_argument("--limit-train", type=int, default=60, metavar="N", help="0: all")
     parser.add_argument(
@@ -72,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    if args.ignore_left < 0:
+        raise SystemExit(f"--ignore-left {args.ignore_left}: give a number of pixels, 0 for none")
     with tempfile.TemporaryDirectory() as folder:
         return run_on(args, chosen_sets(args, Path(folder)))
 
@@ -108,9 +113,13 @@ def run_on(args: argparse.Namespace, sets: Mapping[Dataset, Path]) -> dict[str, 
 def chosen_sets(args: argparse.Namespace, folder: Path) -> dict[Dataset, Path]:
     """The sets to run on, and where they lie; rendered ones in `folder`."""
     try:
-        roots = {root.resolve().name: root for root in find_sets(args.data)}
+        only_buttons = args.buttons is not None and args.sets == [BUTTONS]
+        roots = {} if only_buttons else {root.resolve().name: root for root in find_sets(args.data)}
         if args.buttons is not None:
-            roots[rendered_set.NAME] = write_buttons(folder, args.buttons)
+            if BUTTONS in roots:
+                raise SystemExit(f"--buttons: {args.data} has a set named {BUTTONS} already; rename that one")
+            if args.sets is None or BUTTONS in args.sets:
+                roots[BUTTONS] = write_buttons(folder, args.buttons)
         unknown = sorted(set(args.sets or ()) - set(roots))
         if unknown:
             raise SystemExit(f"--sets {' '.join(unknown)}: not in {args.data}, which has {', '.join(roots)}")
@@ -145,8 +154,9 @@ def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str)
         "threads": torch.get_num_threads(),
         "method": method_settings(one["method"], args.image_size, one["seed"], args.framing),
     }
-    if dataset.name == rendered_set.NAME:
-        settings["buttons_seed"] = args.buttons
+    if args.buttons is not None and dataset.name == BUTTONS:
+        renderer = b"".join(path.read_bytes() for path in sorted((ROOT / "drivers").glob("button*.py")))
+        settings["buttons"] = [args.buttons, hashlib.sha256(renderer).hexdigest()[:12]]
     if args.ignore_left:
         settings["ignore_left_px"] = args.ignore_left
     if one["method"] in VARAD_METHODS:

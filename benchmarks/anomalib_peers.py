@@ -7,9 +7,10 @@
 
 Their backbone is ResNet-18 with exactly the tokenizer's weights: layers 2 and 3 (PaDiM's own choice is 1 to
 3), and for STFPM, as published, 1 to 3. STFPM stands for the students and teachers, as EfficientAD's teacher
-has to be downloaded; anomalib picks its epoch by test labels, here all train STUDENT_STEPS. All see what
-VarAD sees: the same squares, or with framing `tiles` tiles cut and blended in the same way. Then they learn
-from as many as VarAD's predictor does, MAX_TILES; it takes as many again of its held-out images to calibrate.
+has to be downloaded; its training, STUDENT_STEPS, is a short one. All see what VarAD sees: the same squares,
+or with framing `tiles` tiles cut and blended in the same way. Then they learn from as many as VarAD's
+predictor does, MAX_TILES; it takes as many again of its held-out images to calibrate. What is ignored is left
+out of their maps, but PatchCore's score comes with each tile as it is, the paint's edge included.
 """
 
 import random
@@ -48,6 +49,7 @@ class AnomalibMethod(ABC):
     """What they share; seed, alignment, framing and backbone are as `station` has them."""
 
     settings: ClassVar[dict[str, Any]]  # the method's own, all that a run depends on
+    scores_by_map = True  # its score is its map's highest value
 
     def __init__(self, config: VaradConfig, weights: Path) -> None:
         self.config = config
@@ -80,7 +82,7 @@ class AnomalibMethod(ABC):
         self.alignment = fit_alignment(self.config.alignment, images[:ALIGNMENT_SAMPLE])
         if ignored is not None:
             first = self.framing.align(self.alignment, images[0])
-            self.alignment = following(self.alignment, ignored, first)
+            self.alignment = following(self.alignment, ignored, first, self.framing.beside_px)
         self.model.train()
         self.learn(self.inputs(images))
         self.model.eval()
@@ -106,6 +108,8 @@ class AnomalibMethod(ABC):
         showing = set(grid.showing(aligned.ignored).corners)
         scores = torch.cat([one.pred_score.flatten() for one in found])
         score = float(scores[[corner in showing for corner in grid.corners]].max())
+        if aligned.ignored is not None and self.scores_by_map:
+            score = float(canonical_map.max())
         return AnomalyResult(score, map_to_image(canonical_map.numpy(), aligned, shape, out))
 
     @staticmethod
@@ -136,6 +140,7 @@ class PatchCore(FeatureStatistics):
     """A bank of patch features thinned to a coreset; distance to the nearest."""
 
     settings: ClassVar = {"layers": list(LAYERS), "coreset_share": CORESET_SHARE, "neighbours": NEIGHBOURS}
+    scores_by_map = False
 
     def create_model(self) -> Any:
         from anomalib.models.image.patchcore.torch_model import PatchcoreModel

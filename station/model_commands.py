@@ -147,7 +147,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """`station train`."""
     from varad_core.bundle import ensure_signing_key, require_writable
     from varad_core.data import good_parts
-    from varad_core.ignoring import PaintedOver, load_mask
+    from varad_core.ignoring import PaintedOver, load_mask, widened
     from varad_core.limits import next_bound, require_parts
     from varad_core.train import train
 
@@ -185,7 +185,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     limits, facts = inspector.limits, inspector.provenance
     print(f"{out}: model {model_id}, {facts['good_parts']} good parts, {facts['fit_s']:.0f} s")
     if isinstance(inspector.alignment, PaintedOver):
-        share = inspector.alignment.ignored.mean()
+        share = widened(inspector.alignment.ignored, inspector.framing.beside_px).mean()
         print(f"{share:.0%} of what the model looks at does not count ({arguments.ignore})")
         if not inspector.alignment.turns:
             print("the region does not turn with the part: nothing on these parts tells how they are turned")

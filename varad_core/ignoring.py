@@ -3,7 +3,7 @@
 A mask is drawn over the picture of one good part and kept in the pose that the model sees parts in: where
 parts are aligned it follows them, elsewhere it stays where it is. There it is painted over, in training and
 ever after, so that what lies in it changes no token, no prediction and no score. (A round part's pose is
-found before, on the whole picture.)
+found before, on the whole picture.) In tiles a band beside it is left out as well, see `Framing.beside_px`.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from varad_core.types import DataError
 
 Mask = NDArray[np.bool_]  # (H, W), True where nothing counts
 PAINT = 128
+LEAST = 0.02  # of a square as high as the part is wide or high: less left to look at is a mistake
 
 
 def load_mask(path: Path, drawn_over: Path) -> Mask:
@@ -69,11 +70,12 @@ class PaintedOver:
         return {**self._alignment.tensors(), "ignored": torch.from_numpy(self.ignored.astype(np.uint8))}
 
 
-def following(alignment: Alignment, mask: Mask, aligned: Aligned) -> PaintedOver:
+def following(alignment: Alignment, mask: Mask, aligned: Aligned, beside_px: int = 0) -> PaintedOver:
     """The alignment with a mask that was drawn over the picture of `aligned`.
 
     Raises:
-        DataError: the mask leaves out the whole part or nothing of it, or there is no part in that picture.
+        DataError: the mask leaves out nothing, or with `beside_px` around it the whole part, or there is no
+            part in that picture.
     """
     rows, columns = aligned.image_rgb.shape[:2]
     turned = cv2.warpAffine(
@@ -87,23 +89,34 @@ def following(alignment: Alignment, mask: Mask, aligned: Aligned) -> PaintedOver
         raise DataError(
             "mask: no part is found in the picture it is drawn over; take that one out of the set"
         )
-    if turned.all() or not turned.any():
-        what = "the whole part" if turned.all() else "nothing of what the model looks at"
+    whole = (~widened(turned, beside_px)).sum() < LEAST * min(rows, columns) ** 2
+    if whole or not turned.any():
+        what = "the whole part" if whole else "nothing of what the model looks at"
         raise DataError(f"mask: it leaves out {what}; paint white what does not count")
     return PaintedOver(alignment, turned.astype(np.bool_))
 
 
-def counting(canonical_map: Tensor, ignored: Mask, beside_px: int) -> Tensor:
+def widened(ignored: Mask, beside_px: int) -> Mask:
+    """The region and what lies within `beside_px` of it."""
+    reach = np.ones((2 * beside_px + 1, 2 * beside_px + 1), np.uint8)
+    return cv2.dilate(ignored.astype(np.uint8), reach) > 0
+
+
+def counting(canonical_map: Tensor, ignored: Mask, beside_px: int = 0) -> Tensor:
     """A map (h, w) with its lowest value where nothing counts: in the region, and `beside_px` around it.
 
     Paint is no surface that parts have, and its edge is seen by every token beside it.
     """
     rows, columns = canonical_map.shape
-    reach = np.ones((2 * beside_px + 1, 2 * beside_px + 1), np.uint8)
-    near = cv2.dilate(ignored.astype(np.uint8), reach) if beside_px else ignored.astype(np.uint8)
+    near = widened(ignored, beside_px) if beside_px else ignored
     share = cv2.resize(near.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
     nothing = torch.from_numpy(share >= 0.5).to(canonical_map.device)
     return torch.where(nothing, canonical_map.amin(), canonical_map)
+
+
+def counting_each(maps: Tensor, ignored: Mask | None) -> Tensor:
+    """`counting` of maps (B, h, w) of whole squares; unchanged where there is no mask."""
+    return maps if ignored is None else torch.stack([counting(one, ignored) for one in maps])
 
 
 def stored_mask(alignment: Alignment, tensors: Mapping[str, Tensor]) -> Alignment:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from varad_core.config import ScoringConfig
+from varad_core.ignoring import Mask, counting_each
 from varad_core.model import Prediction
 
 PAPER_SIGMA_PX = 4.0
@@ -156,7 +157,13 @@ def along_own(r: Tensor, nearest: Tensor, directions: Tensor) -> Tensor:
 
 
 def fit_gaussian_scoring(
-    predicted: Tensor, target: Tensor, held_out: Tensor, config: ScoringConfig, seed: int, folds: int = 5
+    predicted: Tensor,
+    target: Tensor,
+    held_out: Tensor,
+    config: ScoringConfig,
+    seed: int,
+    ignored: Mask | None = None,
+    folds: int = 5,
 ) -> tuple[GaussianScoring, Tensor]:
     """Fit on good parts, and score each held-out one nearly as if it had not been there.
 
@@ -172,6 +179,7 @@ def fit_gaussian_scoring(
         held_out: (n,) bool: parts that the predictor was not fitted on.
         config: clusters, rank, prior.
         seed: of the clusters and of the tokens that are used.
+        ignored: where nothing counts for the scores, the same in every part.
         folds: at most as many as there are held-out parts.
 
     Returns:
@@ -203,7 +211,7 @@ def fit_gaussian_scoring(
         scoring = GaussianScoring(
             config, {**gaussians, **fit_positions(distances[~inside], config.smoothing)}
         )
-        scores[inside] = scoring.scores(scoring.standardise(distances[inside]))
+        scores[inside] = scoring.scores(counting_each(scoring.standardise(distances[inside]), ignored))
     return GaussianScoring(config, {**gaussians, **fit_positions(distances, config.smoothing)}), scores
 
 

@@ -25,6 +25,7 @@ from varad_core.config import PATCH_SIZE_PX, FramingName, VaradConfig
 
 ImageRgb = NDArray[np.uint8]
 TILES_AT_ONCE = 4
+SPARE = 16  # times as many random tiles are drawn as wanted, where some may show only what is ignored
 LONG = 2.0  # times as long as wide: squeezed into a square, such parts lose much (README, Measured)
 
 
@@ -169,10 +170,11 @@ class Framing:
             wanted = max(1, round(count * len(grid.corners) / total)) if self.sides_px else 1
             corners = rng.permutation(grid.corners)[:wanted]
             room = np.array(grid.shape) - self.tile_px
-            shifted = rng.integers(0, room.clip(0) + 1, (wanted - len(corners), 2))
+            spare = 1 if aligned.ignored is None else SPARE
+            shifted = rng.integers(0, room.clip(0) + 1, (spare * (wanted - len(corners)), 2))
             corners = np.concatenate([corners, np.where(room > 0, shifted, grid.corners[0])])
-            drawn = replace(grid, corners=tuple(map(tuple, corners.tolist())))
-            yield from drawn.showing(aligned.ignored).cut(layer_rgb)
+            drawn = replace(grid, corners=tuple(map(tuple, corners.tolist()))).showing(aligned.ignored)
+            yield from replace(drawn, corners=drawn.corners[:wanted]).cut(layer_rgb)
 
     def grid(self, shape: tuple[int, int]) -> TileGrid:
         """The tiles of a picture of this height and width."""
@@ -186,9 +188,10 @@ class Framing:
 
     @property
     def beside_px(self) -> int:
-        """How far beside something painted over its edge decides what tokens look like, canonical px.
+        """How wide a band beside what is painted over is left out, canonical px.
 
-        In tiles a token of the coarsest resolution; in a square 0, where a place is compared with itself.
+        In tiles a patch of the coarsest resolution, else the paint's edge would be the strangest place of
+        every picture; in a square 0, as there most models compare a place with itself.
         """
         return round(self.step_px * self.sides_px[0] / self.sides_px[-1]) if self.sides_px else 0
 

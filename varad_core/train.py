@@ -19,7 +19,7 @@ from varad_core.augmentation import Varied
 from varad_core.conditions import measure, usual_conditions
 from varad_core.config import TrainingConfig, VaradConfig
 from varad_core.data import MIN_GOOD_PARTS, images_hash
-from varad_core.ignoring import Mask, following
+from varad_core.ignoring import Mask, PaintedOver, counting_each, following
 from varad_core.inspector import Inspector, keep_large_buffers
 from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
@@ -94,7 +94,7 @@ def train(
     del seen  # may be gigabytes
     framing = Framing(config)
     if ignored is not None:
-        alignment = following(alignment, ignored, framing.align(alignment, images[0]))
+        alignment = following(alignment, ignored, framing.align(alignment, images[0]), framing.beside_px)
     varied = Varied(images, settings.variants, settings.seed)
     inputs = Inputs(varied, fitted, n, framing, alignment, tokenizer, settings.seed, device)
 
@@ -120,8 +120,9 @@ def train(
         owners = np.array(store.owners)
         fitted_rows, held_out_rows = (np.flatnonzero(np.isin(owners, part)) for part in (fitted, held_out))
         final_loss = fit_model(model, store, fitted_rows, settings, progress, cancel)
-        scoring, scores = calibrate(model, store, fitted_rows, held_out_rows, config)
-        if config.framing == "tiles" or settings.variants or ignored is not None:
+        painted = alignment.ignored if isinstance(alignment, PaintedOver) else None
+        scoring, scores = calibrate(model, store, fitted_rows, held_out_rows, config, painted)
+        if config.framing == "tiles" or settings.variants:
 
             def inspector_of(scoring: Scoring) -> Inspector:
                 return Inspector(config, alignment, tokenizer, model, scoring, NO_LIMITS, {}, device)
@@ -270,8 +271,9 @@ def calibrate(
     fitted: NDArray[np.int64],
     held_out: NDArray[np.int64],
     config: VaradConfig,
+    ignored: Mask | None = None,
 ) -> tuple[Scoring, NDArray[np.float64]]:
-    """The scoring, and the scores of the held-out rows for the limits.
+    """The scoring, and the scores of the held-out rows for the limits, of squares without what is `ignored`.
 
     The residuals of fitted parts are somewhat smaller than those of held-out ones, but there are more of
     them: at most FITTED_SAMPLE help to shape the Gaussians. Whatever has to be true of new parts, statistics
@@ -279,12 +281,13 @@ def calibrate(
     """
     if not isinstance(model, StationVarAD):
         cosine = CosineScoring(config.image_size_px)
-        return cosine, cosine.scores(cosine.maps(predict_all(model, store, held_out))).double().numpy()
+        maps = counting_each(cosine.maps(predict_all(model, store, held_out)), ignored)
+        return cosine, cosine.scores(maps).double().numpy()
     fitted = np.random.default_rng(config.training.seed).permutation(fitted)[:FITTED_SAMPLE]
     ((predicted, target),) = predict_all(model, store, np.concatenate([held_out, fitted]))
     is_held_out = torch.arange(len(predicted)) < len(held_out)
     gaussian, scores = fit_gaussian_scoring(
-        predicted, target, is_held_out, config.scoring, config.training.seed
+        predicted, target, is_held_out, config.scoring, config.training.seed, ignored
     )
     return gaussian, scores.double().numpy()
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import accuracy
+from benchmarks import accuracy, rendered_set
 from drivers.buttons import DEFECTS
 from varad_core.data import load_image
 from varad_core.datasets import load_mask, open_dataset
@@ -116,20 +116,29 @@ def test_rendered_buttons_are_a_set_like_others(
     data: Path, calls: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, count in (("SIDE_PX", 96), ("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
-        monkeypatch.setattr(accuracy.rendered_set, name, count)
+        monkeypatch.setattr(rendered_set, name, count)
     runs = _run(data, "--methods", "station", "--buttons", 9)["runs"]
     assert [name for _, name, _ in calls] == ["one", "two", "buttons"] * 2
     of_buttons = [one["settings"] for one in runs if one["set"] == "buttons"]
-    assert [(one["images"], one["buttons_seed"]) for one in of_buttons] == [([3, 2 + 8 * 2], 9)] * 2
-    assert all("buttons_seed" not in one["settings"] for one in runs if one["set"] != "buttons")
+    assert [(one["images"], one["buttons"][0]) for one in of_buttons] == [([3, 2 + 8 * 2], 9)] * 2
+    assert all("buttons" not in one["settings"] for one in runs if one["set"] != "buttons")
+
+
+def test_what_is_ignored_belongs_to_the_settings(data: Path, calls: list[tuple[str, str, int]]) -> None:
+    whole, masked = (
+        _run(data, "--methods", "station", "--ignore-left", left)["runs"][0]["settings"] for left in (0, 3)
+    )
+    assert masked == whole | {"ignore_left_px": 3}
+    with pytest.raises(SystemExit, match="--ignore-left -1: give a number"):
+        _run(data, "--ignore-left", -1)
 
 
 def test_rendered_buttons_have_a_mask_for_every_defect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, count in (("SIDE_PX", 96), ("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
-        monkeypatch.setattr(accuracy.rendered_set, name, count)
-    dataset = open_dataset(accuracy.rendered_set.write_buttons(tmp_path, seed=9))
+        monkeypatch.setattr(rendered_set, name, count)
+    dataset = open_dataset(rendered_set.write_buttons(tmp_path, seed=9))
     assert (len(dataset.train), len(dataset.test)) == (3, 2 + 2 * len(DEFECTS))
     defective = [one for one in dataset.test if one.defect]
     assert {one.defect for one in defective} == set(DEFECTS)

@@ -15,8 +15,10 @@ from drivers.buttons import RenderedPart
 from varad_core.alignment import WholeImage
 from varad_core.augmentation import move
 from varad_core.bundle import ensure_signing_key
+from varad_core.config import ScoringConfig
 from varad_core.ignoring import PAINT, Mask, following, load_mask, stored_mask
 from varad_core.inspector import Inspector
+from varad_core.scoring import fit_gaussian_scoring
 from varad_core.train import train
 from varad_core.types import DataError
 
@@ -132,11 +134,39 @@ def test_the_edge_of_the_paint_counts_as_little_as_the_paint() -> None:
     strange = found.anomaly_map
     columns = strange.shape[1]
     left = strange[:, : columns * 140 // 384]  # the mask, and half a token's 32 px
-    assert (left <= 0).all()
+    np.testing.assert_allclose(left[5:-5, 5:], strange.min(), atol=1e-4)  # the border is 0 beyond the map
     assert np.unravel_index(strange.argmax(), strange.shape)[1] > columns * 270 // 384
     assert found.score > 1.5 * masked.limits.reject
     bare = train([strip[:, 120:] for strip in strips], config, name="bare")
     assert masked.limits.reject < 1.3 * bare.limits.reject
+
+
+def test_a_mask_that_leaves_too_little_beside_its_band_is_refused(plates: list[Picture]) -> None:
+    """A model that looks at nothing would pass every part."""
+    drawn = np.ones((SIDE, SIDE), np.bool_)
+    drawn[:, 80:120] = False
+    train(plates[:8], tiny_config(), name="square, no band", ignored=drawn)
+    with pytest.raises(DataError, match="leaves out the whole part"):
+        train(plates[:8], tiny_config(alignment="none", framing="tiles"), name="tiles", ignored=drawn)
+
+
+def test_scores_for_the_limits_leave_out_what_does_not_count() -> None:
+    """Without variants a square's limits come from maps, not inspections: the same must count in both."""
+    target = torch.randn(24, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    target[5, :, :3, :3] *= 20
+    ignored = np.zeros((64, 64), np.bool_)
+    ignored[:48, :48] = True  # what is strange, and as far as smoothing spreads it
+    held_out = torch.arange(24) < 12
+    everything, counted = (
+        fit_gaussian_scoring(torch.zeros_like(target), target, held_out, ScoringConfig(clusters=1), 0, mask)[
+            1
+        ]
+        for mask in (None, ignored)
+    )
+    assert everything.argmax() == 5
+    assert counted[5] < 0.5 * everything[5]
+    others = [part for part in range(12) if part != 5]
+    assert (counted[others] <= everything[others]).all()
 
 
 def test_masks_that_fit_no_picture_are_refused_with_what_to_do(tmp_path: Path) -> None:
