@@ -20,13 +20,13 @@ def write_buttons(folder: Path, seed: int) -> Path:
     root = folder / NAME
     severity = np.random.default_rng(seed)
     for index in range(TRAIN):
-        _write(root / "train" / "good", index, _button(seed, index))
+        _write(root / "train" / "good", index, button(seed, index))
     for index in range(TRAIN, TRAIN + GOOD):
-        _write(root / "test" / "good", index, _button(seed, index))
+        _write(root / "test" / "good", index, button(seed, index))
     for kind, defect in enumerate(DEFECTS):
         for place in range(EACH_DEFECT):
             index = TRAIN + GOOD + kind * EACH_DEFECT + place
-            part = _button(seed, index, (defect, (place + severity.random()) / EACH_DEFECT))
+            part = button(seed, index, (defect, (place + severity.random()) / EACH_DEFECT))
             _write(root / "test" / defect, index, part)
             masks = root / "ground_truth" / defect
             masks.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,8 @@ def write_buttons(folder: Path, seed: int) -> Path:
     return root
 
 
-def _button(seed: int, index: int, truth: tuple[str, float] = ("", 0.0)) -> RenderedPart:
+def button(seed: int, index: int, truth: tuple[str, float] = ("", 0.0)) -> RenderedPart:
+    """A button as the demo's camera takes it, good unless `truth` names a defect and its severity."""
     return render_part(
         seed=seed, index=index, defect_rate=0.0, width_px=SIDE_PX, height_px=SIDE_PX, truth=truth
     )

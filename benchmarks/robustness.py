@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rendered_set import button
 from benchmarks.reporting import print_table
-from drivers.buttons import DEFECTS, part_truth, render_part
+from drivers.buttons import DEFECTS, part_truth
 from varad_core.augmentation import move, sense
 from varad_core.config import TokenizerName, default_config
 from varad_core.data import ImageFiles, load_image
@@ -29,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 DEMO = "demo"  # rendered buttons with the demo's tokenizer; every other set with ResNet-18
 DEMO_SEEDS = 7, 70_021  # of the lines that train and test
-DEMO_SIDE_PX = 512
 
 ImageRgb = NDArray[np.uint8]
 Change = Callable[[ImageRgb, np.random.Generator], ImageRgb]
@@ -138,12 +138,6 @@ def demo(args: argparse.Namespace) -> Images:
             wanted[defect] -= 1
             drawn.append((index, defect, severity))
         index += 1
-    test = [rendered(test_seed, index, (defect, severity)) for index, defect, severity in drawn]
-    good = [rendered(train_seed, index, ("", 0.0)) for index in range(args.limit_train)]
+    test = [button(test_seed, index, (defect, severity)).image_rgb for index, defect, severity in drawn]
+    good = [button(train_seed, index).image_rgb for index in range(args.limit_train)]
     return Images(good, test, np.array([bool(defect) for _, defect, _ in drawn]))
-
-
-def rendered(seed: int, index: int, truth: tuple[str, float]) -> ImageRgb:
-    return render_part(
-        seed=seed, index=index, defect_rate=0.0, width_px=DEMO_SIDE_PX, height_px=DEMO_SIDE_PX, truth=truth
-    ).image_rgb

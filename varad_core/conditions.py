@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from varad_core.alignment import Aligned
+from varad_core.ignoring import widened
 
 Usual = Mapping[str, tuple[float, float]]
 """Condition -> its median over the training parts, and how far from it a median of other parts is no news."""
@@ -72,8 +73,7 @@ def _counts(aligned: Aligned) -> NDArray[np.uint8] | None:
     """Where the picture shows the part itself, not 0: (H, W); None: everywhere."""
     if aligned.ignored is None:
         return None
-    around = np.ones((2 * EDGE_PX + 1, 2 * EDGE_PX + 1), np.uint8)
-    counts = cv2.dilate(aligned.ignored.astype(np.uint8), around) == 0
+    counts = ~widened(aligned.ignored, EDGE_PX)
     return (counts if counts.any() else ~aligned.ignored).astype(np.uint8)
 
 

@@ -108,7 +108,7 @@ def counting(canonical_map: Tensor, ignored: Mask, beside_px: int = 0) -> Tensor
     Paint is no surface that parts have, and its edge is seen by every token beside it.
     """
     rows, columns = canonical_map.shape
-    near = widened(ignored, beside_px) if beside_px else ignored
+    near = widened(ignored, beside_px)
     share = cv2.resize(near.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
     nothing = torch.from_numpy(share >= 0.5).to(canonical_map.device)
     return torch.where(nothing, canonical_map.amin(), canonical_map)

@@ -120,8 +120,10 @@ def train(
         owners = np.array(store.owners)
         fitted_rows, held_out_rows = (np.flatnonzero(np.isin(owners, part)) for part in (fitted, held_out))
         final_loss = fit_model(model, store, fitted_rows, settings, progress, cancel)
-        painted = alignment.ignored if isinstance(alignment, PaintedOver) else None
-        scoring, scores = calibrate(model, store, fitted_rows, held_out_rows, config, painted)
+        region = None  # of tiles it is another one in each, and `score_whole` sees to it
+        if isinstance(alignment, PaintedOver) and config.framing == "square":
+            region = alignment.ignored
+        scoring, scores = calibrate(model, store, fitted_rows, held_out_rows, config, region)
         if config.framing == "tiles" or settings.variants:
 
             def inspector_of(scoring: Scoring) -> Inspector:
