@@ -29,6 +29,7 @@ from benchmarks.peers import METHODS, VARAD_METHODS, create_method, method_setti
 from benchmarks.rendered_set import NAME as BUTTONS
 from benchmarks.rendered_set import write_buttons
 from benchmarks.reporting import machine_facts, print_table, write_json
+from station.worker import end_with_parent
 from varad_core.config import FramingName
 from varad_core.data import ImageFiles, load_image
 from varad_core.datasets import Dataset, find_sets, open_dataset
@@ -170,7 +171,7 @@ def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str)
 def in_own_process(args: argparse.Namespace, one: Run, root: Path) -> dict[str, float | None]:
     os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}  # of anomalib; inherited by the process
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as pool:
         job = pool.submit(
             measure_run, one["method"], root, one["seed"], args.image_size, args.framing, args.limit_train,
             args.weights, args.ignore_left,

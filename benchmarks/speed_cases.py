@@ -141,9 +141,8 @@ class Stages:
             self.images.append(np.ascontiguousarray(image_bgr[..., ::-1], np.uint8))
 
     def align(self) -> None:
-        """The part in its canonical pose."""
-        align, alignment = self.inspector.framing.align, self.inspector.alignment
-        self.aligned = [align(alignment, image) for image in self.images]
+        """The part in its canonical pose and light."""
+        self.aligned = [self.inspector.align(image) for image in self.images]
 
     def tokenizer(self) -> None:
         """From uint8 on the CPU to hierarchies on the device, at the Inspector's precision there."""

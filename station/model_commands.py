@@ -99,6 +99,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--variants", type=int, default=0, metavar="N",
         help="train with N varied copies of each good part as well: light, pose, focus, noise (default: 0)",
     )  # fmt: skip
+    parser.add_argument(
+        "--light", choices=("kept", "levelled"),
+        help="levelled: pictures are brought to the training parts' brightness, within a third; kept: how "
+        "bright a part is as a whole counts (default: levelled with embedded and descriptors, else kept)",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
 
 
@@ -129,7 +134,8 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
             training = replace(training, false_reject_target=arguments.false_reject)
         if arguments.holdout is not None:
             training = replace(training, holdout_share=arguments.holdout)
-        return replace(config, training=training)
+        level_light = config.level_light if arguments.light is None else arguments.light == "levelled"
+        return replace(config, training=training, level_light=level_light)
     except ValueError as error:
         raise DataError(f"arguments: {error}") from error
 
@@ -195,8 +201,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         f"reject above {limits.reject:.3f}"
     )
     if framing == "tiles":
-        aligned = inspector.framing.align(inspector.alignment, images[0])
-        squares = sum(len(grid.corners) for _, grid in inspector.framing.layers(aligned.image_rgb))
+        layers = inspector.framing.layers(inspector.align(images[0]).image_rgb)
+        squares = sum(len(grid.corners) for _, grid in layers)
         print(f"{squares} squares a picture, each inspected; --framing square makes it one, and sees less")
     print(
         f"at most {limits.false_reject_bound:.1%} of good parts above the reject limit "

@@ -76,10 +76,15 @@ def link_arguments(parser: argparse.ArgumentParser) -> None:
     log_arguments(parser)
 
 
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it is gone, however it ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def serve(create_detector: Callable[[], Detector], arguments: argparse.Namespace) -> int:
     """Load, warm up, say ready, then inspect until the engine hangs up. Returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which stops us in its order
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     logging.basicConfig(level=logging.WARNING, format=TERMINAL_FORMAT)
     with logging_to(log_file(arguments)):
         return _serve(create_detector, arguments)

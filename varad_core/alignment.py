@@ -46,12 +46,14 @@ class Aligned:
         to_image: 2 x 3 affine map from canonical pixels to input pixels.
         found: False where the part was not found and a fallback pose was used.
         ignored: bool (H, W), True where the picture was painted over; None: nowhere.
+        gain: by which it was made brighter, see `varad_core.levelling`.
     """
 
     image_rgb: ImageRgb
     to_image: Affine
     found: bool
     ignored: NDArray[np.bool_] | None = None
+    gain: float = 1.0
 
 
 class Alignment(Protocol):

@@ -38,9 +38,10 @@ def measure(aligned: Aligned, image_shape: tuple[int, int]) -> dict[str, float]:
         image_shape: height and width of the picture it was found in.
 
     Returns:
-        `light`: logarithm of 1 + the mean grey level. `sharpness`: logarithm of fine over coarser detail.
-        `left_right`, `up_down`: the part's centre, shares of width and height. `size`: logarithm of its side
-        as a share of the picture's shorter one; these three only where the part was `found` (0 or 1).
+        `light`: logarithm of 1 + the mean grey level, as it was taken. `sharpness`: logarithm of fine over
+        coarser detail. `left_right`, `up_down`: the part's centre, shares of width and height. `size`:
+        logarithm of its side as a share of the picture's shorter one; these three only where the part was
+        `found` (0 or 1).
     """
     gray = cv2.cvtColor(aligned.image_rgb, cv2.COLOR_RGB2GRAY)
     rows, columns = gray.shape
@@ -57,7 +58,7 @@ def measure(aligned: Aligned, image_shape: tuple[int, int]) -> dict[str, float]:
     scale = math.sqrt(abs(np.linalg.det(aligned.to_image[:, :2])))
     height, width = image_shape
     conditions = {
-        "light": math.log1p(cv2.mean(gray[middle], counts)[0]),
+        "light": math.log1p(cv2.mean(gray[middle], counts)[0] / aligned.gain),
         "sharpness": 0.5 * math.log(fine / coarse),
         "found": float(aligned.found),
     }

@@ -151,6 +151,7 @@ class VaradConfig:
         resolutions_px: with `tiles`, the length the picture's shorter side is brought to; several are fused.
             Empty: `image_size_px`.
         tile_overlap: with `tiles`, the share of a tile that its neighbour sees as well.
+        level_light: whether pictures are brought to the training parts' brightness (`varad_core.levelling`).
     """
 
     preset: Preset = "station"
@@ -160,6 +161,7 @@ class VaradConfig:
     framing: FramingName = "square"
     resolutions_px: tuple[int, ...] = ()
     tile_overlap: float = 0.375
+    level_light: bool = False
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
@@ -244,9 +246,13 @@ def default_config(
             training=TrainingConfig(seed=seed, steps=500, batch_size=2, learning_rate=5e-4),
         )
     # Descriptors come pooled, have four times the tokens of the others at the same size, and thin defects.
+    # Half the width tells buttons apart as well, sooner.
     predictor, scoring = PredictorConfig(), ScoringConfig()
     if tokenizer == "descriptors":
-        predictor, scoring = PredictorConfig(neighbourhood=1, d_state=8), ScoringConfig(top_share=0.003)
+        predictor, scoring = (
+            PredictorConfig(neighbourhood=1, d_model=32, d_state=8),
+            ScoringConfig(top_share=0.003),
+        )
     elif "vit" in tokenizer:
         scoring = ScoringConfig(smoothing=0.6)  # one token is as wide as two of a ResNet's
     return VaradConfig(
@@ -255,6 +261,7 @@ def default_config(
         image_size_px=fit_image_size(image_size_px, tokenizer),
         alignment=alignment,
         framing="auto",
+        level_light=tokenizer in ("embedded", "descriptors"),  # networks used to light gain nothing by it
         predictor=predictor,
         training=TrainingConfig(seed=seed),
         scoring=scoring,

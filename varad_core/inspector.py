@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 from torch import Tensor
 
-from varad_core.alignment import Alignment, load_alignment, map_to_image
+from varad_core.alignment import Aligned, Alignment, load_alignment, map_to_image
 from varad_core.bundle import load_bundle, save_bundle
 from varad_core.conditions import departures, load_usual, measure
 from varad_core.config import VaradConfig
 from varad_core.cuda_graph import CudaGraph
 from varad_core.ignoring import counting, stored_mask
+from varad_core.levelling import level, load_light
 from varad_core.model import StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, GaussianScoring, Scoring
 from varad_core.tiling import TILES_AT_ONCE, Framing, fuse
@@ -84,6 +85,7 @@ class Inspector:
         self.limits = limits
         self.provenance = dict(provenance)
         self.usual = load_usual(self.provenance.get("conditions", {}))
+        self.light = load_light(self.provenance.get("light"))
         self.model_name = str(self.provenance.get("name", ""))
         self.model_id = ""
         self.input_size_px = config.image_size_px
@@ -172,6 +174,10 @@ class Inspector:
         for _ in range(2):
             self.inspect(blank)
 
+    def align(self, image_rgb: ImageRgb) -> Aligned:
+        """The part in the pose and the light that the model sees parts in."""
+        return level(self.framing.align(self.alignment, image_rgb), self.light)
+
     @torch.inference_mode()
     def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
         """Judge one part.
@@ -197,7 +203,7 @@ class Inspector:
             )
         stages_ms = dict.fromkeys(("align", "tokenize", "predict", "score"), 0.0)
         begun_ns = time.perf_counter_ns()
-        aligned = self.framing.align(self.alignment, image_rgb)
+        aligned = self.align(image_rgb)
         conditions = departures(measure(aligned, image_rgb.shape[:2]), self.usual) if self.usual else {}
         stages_ms["align"] = (time.perf_counter_ns() - begun_ns) / 1e6
         canonical_map = fuse(

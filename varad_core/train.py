@@ -21,6 +21,7 @@ from varad_core.config import TrainingConfig, VaradConfig
 from varad_core.data import MIN_GOOD_PARTS, images_hash
 from varad_core.ignoring import Mask, PaintedOver, counting_each, following
 from varad_core.inspector import Inspector, keep_large_buffers
+from varad_core.levelling import level, usual_brightness
 from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
 from varad_core.scoring import CosineScoring, Scoring, fit_gaussian_scoring
@@ -91,12 +92,15 @@ def train(
     seen = [images[i] for i in fitted[:ALIGNMENT_SAMPLE]]
     alignment = fit_alignment(config.alignment, seen)
     config = replace(config, framing=fit_framing(config.framing, alignment, seen))
-    del seen  # may be gigabytes
     framing = Framing(config)
     if ignored is not None:
         alignment = following(alignment, ignored, framing.align(alignment, images[0]), framing.beside_px)
+    light = None
+    if config.level_light:
+        light = usual_brightness(framing.align(alignment, image) for image in seen)
+    del seen  # may be gigabytes
     varied = Varied(images, settings.variants, settings.seed)
-    inputs = Inputs(varied, fitted, n, framing, alignment, tokenizer, settings.seed, device)
+    inputs = Inputs(varied, fitted, n, framing, alignment, light, tokenizer, settings.seed, device)
 
     sample = (
         np.random.default_rng(settings.seed)
@@ -127,7 +131,9 @@ def train(
         if config.framing == "tiles" or settings.variants:
 
             def inspector_of(scoring: Scoring) -> Inspector:
-                return Inspector(config, alignment, tokenizer, model, scoring, NO_LIMITS, {}, device)
+                return Inspector(
+                    config, alignment, tokenizer, model, scoring, NO_LIMITS, {"light": light}, device
+                )
 
             scores = score_whole(
                 inspector_of, model, store, fitted_rows, held_out_rows, images, config, progress, cancel
@@ -151,6 +157,7 @@ def train(
         "fit_s": time.monotonic() - started,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "shapes": shapes,
+        "light": light,
         "conditions": usual_conditions([inputs.conditions[index] for index in range(n)]),
     }
     return Inspector(config, alignment, tokenizer, model, scoring, limits, provenance, device)
@@ -173,6 +180,7 @@ class Inputs:
         images: int,
         framing: Framing,
         alignment: Alignment,
+        light: float | None,
         tokenizer: Tokenizer,
         seed: int,
         device: str,
@@ -180,6 +188,7 @@ class Inputs:
         self.varied = varied
         self.framing = framing
         self.alignment = alignment
+        self.light = light
         self.tokenizer = tokenizer
         self.seed = seed
         self.device = device
@@ -194,7 +203,7 @@ class Inputs:
         """The hierarchies (B, C_i, H_i, W_i) of image or copy `index`, some tiles at a time."""
         rng = np.random.default_rng([self.seed, index])
         image_rgb = self.varied[index]
-        aligned = self.framing.align(self.alignment, image_rgb)
+        aligned = level(self.framing.align(self.alignment, image_rgb), self.light)
         self.conditions[index] = measure(aligned, image_rgb.shape[:2])
         count = self.tiles_each[index % len(self.tiles_each)]
         for tiles_rgb in self.framing.samples(aligned, count, rng):

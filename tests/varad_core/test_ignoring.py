@@ -102,7 +102,7 @@ def test_a_region_turns_with_a_round_part(part: Callable[..., RenderedPart], tra
     moved = partial(move, turn_deg=25, shift=(0.03, -0.02))
     drawn_there = moved(np.repeat(drawn[..., None], 3, 2).astype(np.uint8) * 255)[..., 0] > 127
     here, there = (
-        following(trained.alignment, mask, trained.framing.align(trained.alignment, image_rgb)).ignored
+        following(trained.alignment, mask, trained.align(image_rgb)).ignored
         for mask, image_rgb in ((drawn, picture), (drawn_there, moved(picture)))
     )
     assert (here & there).sum() / (here | there).sum() > 0.7
@@ -192,13 +192,13 @@ def test_masks_that_fit_no_picture_are_refused_with_what_to_do(tmp_path: Path) -
 def test_masks_that_leave_out_all_or_nothing_of_the_part_are_refused(
     trained: Inspector, part: Callable[..., RenderedPart]
 ) -> None:
-    aligned = trained.framing.align(trained.alignment, part(3).image_rgb)
+    aligned = trained.align(part(3).image_rgb)
     corner = np.zeros((SIDE, SIDE), np.bool_)
     corner[:2, :2] = True
     with pytest.raises(DataError, match="nothing of what the model looks at"):
         following(trained.alignment, corner, aligned)
     with pytest.raises(DataError, match="leaves out the whole part"):
         following(trained.alignment, np.ones((SIDE, SIDE), np.bool_), aligned)
-    empty = trained.framing.align(trained.alignment, np.full((SIDE, SIDE, 3), 60, np.uint8))
+    empty = trained.align(np.full((SIDE, SIDE, 3), 60, np.uint8))
     with pytest.raises(DataError, match="no part is found"):
         following(trained.alignment, around(70, 90), empty)

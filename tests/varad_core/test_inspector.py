@@ -44,7 +44,7 @@ def test_inspection_is_repeatable_and_leaves_the_image_alone(trained: Inspector,
 def test_the_way_of_a_gpu_gives_nearly_the_same_scores_on_a_cpu(trained: Inspector, part: Render) -> None:
     """CUDA's graph captures `_forward`; what half precision does to the tokens shows on a CPU as well."""
     for index, defect in enumerate(("", "chip", "crack")):
-        aligned = trained.framing.align(trained.alignment, part(index, defect, 0.9).image_rgb)
+        aligned = trained.align(part(index, defect, 0.9).image_rgb)
         tiles = cv2.resize(aligned.image_rgb, (trained.input_size_px,) * 2)[None]
         with torch.inference_mode():
             single = trained._tile_maps(tiles, dict.fromkeys(("tokenize", "predict", "score"), 0.0))

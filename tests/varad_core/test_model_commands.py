@@ -149,6 +149,20 @@ def test_the_framing_asked_for_is_the_models(
 
 
 @pytest.mark.parametrize(
+    ("wish", "levelled"), [((), True), (("--light", "kept"), False), (("--light", "levelled"), True)]
+)
+def test_the_light_is_levelled_unless_asked_otherwise(
+    data: Path, tmp_path: Path, wish: tuple[str, ...], levelled: bool
+) -> None:
+    out, keys = tmp_path / "model.safetensors", tmp_path / "keys"
+    small = ("--image-size", 64, "--steps", 2)
+    good = data / "train" / "good"
+    _run("train", "--good", good, "--recipe", "btn", "--out", out, "--keys", keys, *small, *wish)
+    inspector = Inspector.load(out, trusted_keys=keys, device="cpu")
+    assert inspector.config.level_light == (inspector.light is not None) == levelled
+
+
+@pytest.mark.parametrize(
     ("shape", "framing"), [((64, 96), "square"), ((64, 160), "tiles"), ((192, 64), "tiles")]
 )
 def test_long_parts_are_inspected_in_tiles_unless_asked_otherwise(
