@@ -125,6 +125,9 @@ VARIANTS: Mapping[str, Variant] = {
     "one gaussian": Variant("residuals of all predictions alike", scored(clusters=1)),
     "positions never": Variant("one mean and spread for the whole map", patched=whole_image_statistics),
     "positions always": Variant("mean and spread of every place", patched=place_statistics),
+    "light levelled": Variant(
+        "pictures at the training parts' brightness", lambda config: replace(config, level_light=True)
+    ),
     "fine only": Variant("the finer hierarchy alone", patched=one_hierarchy(0)),
     "coarse only": Variant("the coarser hierarchy alone", patched=one_hierarchy(1)),
     "neighbourhood 1": Variant("tokens not averaged with their neighbours", predictor(neighbourhood=1)),
