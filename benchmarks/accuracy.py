@@ -90,6 +90,10 @@ def run_on(args: argparse.Namespace, sets: Mapping[Dataset, Path]) -> dict[str, 
             "accuracy: the peers need anomalib; `make bench NAME=accuracy` installs it, or choose "
             f"--methods {' '.join(VARAD_METHODS)}"
         )
+    for dataset in sets:
+        width = load_image(dataset.train[0]).shape[1]
+        if args.ignore_left >= width:
+            raise SystemExit(f"--ignore-left {args.ignore_left}: pictures of {dataset.name} are {width} wide")
     machine = machine_facts()
     kept = {run_key(one): one for one in read_runs(args.json)}
     jobs = [(seed, dataset, method) for seed in args.seeds for dataset in sets for method in args.methods]

@@ -98,16 +98,14 @@ class AnomalibMethod(ABC):
     @torch.inference_mode()
     def inspect(self, image_rgb: ImageRgb) -> AnomalyResult:
         aligned = self.framing.align(self.alignment, image_rgb)
-        ((layer_rgb, grid),) = self.framing.layers(aligned.image_rgb)
+        ((layer_rgb, grid),) = self.framing.layers(aligned)
         found = [self.model(self.normalised(tiles_rgb)) for tiles_rgb in grid.cut(layer_rgb)]
         canonical_map = grid.blend(one.anomaly_map[:, 0] for one in found)
         if aligned.ignored is not None:
             canonical_map = counting(canonical_map, aligned.ignored, self.framing.beside_px)
         shape = image_rgb.shape[0], image_rgb.shape[1]
         out = layer_rgb.shape[0], layer_rgb.shape[1]
-        showing = set(grid.showing(aligned.ignored).corners)
-        scores = torch.cat([one.pred_score.flatten() for one in found])
-        score = float(scores[[corner in showing for corner in grid.corners]].max())
+        score = float(torch.cat([one.pred_score.flatten() for one in found]).max())
         if aligned.ignored is not None and self.scores_by_map:
             score = float(canonical_map.max())
         return AnomalyResult(score, map_to_image(canonical_map.numpy(), aligned, shape, out))

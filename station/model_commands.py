@@ -201,7 +201,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         f"reject above {limits.reject:.3f}"
     )
     if framing == "tiles":
-        layers = inspector.framing.layers(inspector.align(images[0]).image_rgb)
+        layers = inspector.framing.layers(inspector.align(images[0]))
         squares = sum(len(grid.corners) for _, grid in layers)
         print(f"{squares} squares a picture, each inspected; --framing square makes it one, and sees less")
     print(

@@ -209,7 +209,7 @@ class Inspector:
         canonical_map = fuse(
             [
                 grid.blend(self._tile_maps(tiles, stages_ms) for tiles in grid.cut(layer_rgb))
-                for layer_rgb, grid in self.framing.layers(aligned.image_rgb)
+                for layer_rgb, grid in self.framing.layers(aligned)
             ]
         )
         begun_ns = time.perf_counter_ns()

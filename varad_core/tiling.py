@@ -112,7 +112,9 @@ class TileGrid:
             place = slice(max(0, row), row + cells), slice(max(0, column), column + cells)
             blended[place] += (tile_map * window)[seen]
             weights[place] += window[seen]
-        return blended / weights
+        return blended / weights.clamp_min(
+            torch.finfo(weights.dtype).tiny
+        )  # 0 where no tile is, see `showing`
 
 
 def fit_framing(name: FramingName, alignment: Alignment, images: Sequence[ImageRgb]) -> FramingName:
@@ -146,17 +148,15 @@ class Framing:
             return alignment.align(image_rgb, self.tile_px)
         return alignment.align(image_rgb, self._whole_steps(self.sides_px[0]), self.step_px)
 
-    def layers(self, canonical_rgb: ImageRgb) -> Iterator[tuple[ImageRgb, TileGrid]]:
-        """The picture at each resolution, finest first, with its tiles."""
+    def layers(self, aligned: Aligned) -> Iterator[tuple[ImageRgb, TileGrid]]:
+        """The picture at each resolution, finest first, with its tiles; none shows only what is ignored."""
         for side_px in self.sides_px or (self.tile_px,):
-            layer = canonical_rgb
+            layer = aligned.image_rgb
             if self.sides_px and side_px != self.sides_px[0]:
                 share = side_px / self.sides_px[0]
-                height, width = (self._whole_steps(length * share) for length in canonical_rgb.shape[:2])
-                layer = np.asarray(
-                    cv2.resize(canonical_rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8
-                )
-            yield layer, self.grid((layer.shape[0], layer.shape[1]))
+                height, width = (self._whole_steps(length * share) for length in layer.shape[:2])
+                layer = np.asarray(cv2.resize(layer, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+            yield layer, self.grid((layer.shape[0], layer.shape[1])).showing(aligned.ignored)
 
     def samples(self, aligned: Aligned, count: int, rng: np.random.Generator) -> Iterator[ImageRgb]:
         """About `count` tiles to fit on, in batches (B, tile, tile, 3); with `square`, the one there is.
@@ -164,7 +164,7 @@ class Framing:
         They are drawn from the grids, as evenly from each resolution as it has tiles; where these are fewer
         than `count`, further ones come from random places. Tiles that show only what is ignored are left out.
         """
-        layers = [(rgb, grid.showing(aligned.ignored)) for rgb, grid in self.layers(aligned.image_rgb)]
+        layers = list(self.layers(aligned))
         total = sum(len(grid.corners) for _, grid in layers)
         for layer_rgb, grid in layers:
             wanted = max(1, round(count * len(grid.corners) / total)) if self.sides_px else 1

@@ -131,6 +131,9 @@ def test_what_is_ignored_belongs_to_the_settings(data: Path, calls: list[tuple[s
     assert masked == whole | {"ignore_left_px": 3}
     with pytest.raises(SystemExit, match="--ignore-left -1: give a number"):
         _run(data, "--ignore-left", -1)
+    with pytest.raises(SystemExit, match="--ignore-left 8: pictures of one are 8 wide"):
+        _run(data, "--ignore-left", 8)
+    assert len(calls) == 8
 
 
 def test_rendered_buttons_have_a_mask_for_every_defect(

@@ -161,7 +161,7 @@ def test_each_resolution_brings_the_shorter_side_to_its_length(shape: tuple[int,
     framing = Framing(replace(TILES, resolutions_px=(64, 200)))
     whole = np.zeros((*shape, 3), np.uint8)
     aligned = framing.align(varad_core.train.fit_alignment("none", []), whole)
-    layers = list(framing.layers(aligned.image_rgb))
+    layers = list(framing.layers(aligned))
     assert [min(layer.shape[:2]) for layer, _ in layers] == [192, 64]  # finest first, in whole patches
     for layer, grid in layers:
         assert layer.shape[:2] == grid.shape
@@ -177,8 +177,8 @@ def test_tiles_to_fit_on_are_as_many_as_asked_for_and_from_every_resolution(
     sides_px = tuple({STEP_PX * min(rows, columns), 64})
     framing = Framing(replace(TILES, image_size_px=96, resolutions_px=sides_px))
     noise = np.random.default_rng(seed).integers(0, 256, (STEP_PX * rows, STEP_PX * columns, 3), np.uint8)
-    layers = list(framing.layers(noise))
     aligned = Aligned(noise, np.eye(2, 3), True)
+    layers = list(framing.layers(aligned))
     batches = list(framing.samples(aligned, count, np.random.default_rng(seed)))
     tiles = np.concatenate(batches)
     assert max(len(batch) for batch in batches) <= TILES_AT_ONCE
@@ -200,6 +200,25 @@ def test_no_tile_to_fit_on_shows_only_what_is_ignored(count: int, ignored_steps:
     tiles = np.concatenate(list(framing.samples(aligned, count, np.random.default_rng(seed))))
     assert tiles.any(axis=(1, 2, 3)).all()
     assert abs(len(tiles) - count) <= 2  # resolutions
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 15), st.integers(0, 9))
+def test_tiles_that_show_only_what_is_ignored_are_left_out_and_not_missed(steps: int, seed: int) -> None:
+    framing = Framing(replace(TILES, image_size_px=96, resolutions_px=()))
+    noise = np.random.default_rng(seed).integers(1, 256, (96, STEP_PX * 16, 3), np.uint8)
+    ignored = np.zeros(noise.shape[:2], np.bool_)
+    ignored[:, : STEP_PX * steps] = True
+    ((layer_rgb, grid),) = framing.layers(Aligned(noise, np.eye(2, 3), True, ignored))
+    every = framing.grid((96, STEP_PX * 16))
+    assert (len(grid.corners) < len(every.corners)) == (steps >= 96 // STEP_PX)
+
+    def blended(tiles: TileGrid) -> torch.Tensor:
+        batches = (batch[:, ::STEP_PX, ::STEP_PX, 0] / batch[:, :1, :1, 1] for batch in tiles.cut(layer_rgb))
+        return tiles.blend(map(torch.from_numpy, batches))  # of which each tile says something else
+
+    assert blended(grid).isfinite().all()
+    torch.testing.assert_close(blended(grid)[:, steps:], blended(every)[:, steps:])
 
 
 # ---- square or tiles
