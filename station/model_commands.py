@@ -102,7 +102,8 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--light", choices=("kept", "levelled"),
         help="levelled: pictures are brought to the training parts' brightness, within a third; kept: how "
-        "bright a part is as a whole counts (default: levelled with embedded and descriptors, else kept)",
+        "bright a part is as a whole counts (default: levelled with embedded and descriptors, else kept; of "
+        "--preset paper, kept)",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
 

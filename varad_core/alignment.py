@@ -248,7 +248,7 @@ class DiscAlignment:
         disc, phase_rad, found = self.locate(image_rgb)
         step = 2 * MARGIN * disc.radius_px / size_px  # input pixels per canonical pixel
         source, shrink = image_rgb, 1.0
-        if step > 2:  # average, as linear interpolation would skip pixels; below it only blurs thin defects
+        if step > 1.5:  # average: a hair between two sampled pixels would be lost
             shrink = 1 / step
             source = np.asarray(
                 cv2.resize(image_rgb, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from varad_core.types import BundleError
 
-FORMAT = 1
+FORMAT = 2  # 2: pictures may be levelled
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "station.ed25519", "station.pub"
 
 

@@ -1,8 +1,8 @@
 """Light as at training: a picture is brought to the brightness that the training parts have.
 
 A lamp that ages makes no good part bad. One factor for the whole picture and all three colours: what differs
-within a part, and its hue, stays. Beyond MOST what is left of the difference shows, and so does what the
-sensor clipped.
+within a part, and its hue, stays, but for what comes to lie above 255. Beyond MOST what is left of the
+difference shows; what the sensor clipped in brighter light is lost.
 """
 
 from collections.abc import Iterable

@@ -9,15 +9,19 @@ from conftest import tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
+import varad_core.train
 from drivers.buttons import RenderedPart
 from varad_core.alignment import Aligned
 from varad_core.augmentation import sense
 from varad_core.bundle import ensure_signing_key
-from varad_core.config import default_config
+from varad_core.config import TrainingConfig, default_config
 from varad_core.inspector import Inspector, score_images
 from varad_core.levelling import MOST, brightness, level, load_light, usual_brightness
+from varad_core.tokenizer import to_tensor
 from varad_core.train import train
+from varad_core.types import AnomalyResult
 
 Picture = NDArray[np.uint8]
 
@@ -89,6 +93,44 @@ def test_a_lamp_that_ages_rejects_no_good_part(
         for model in (levelled, trained)
     )
     assert moved < 0.35 * moved_in_kept_light
+    assert (score_images(levelled, changed) <= levelled.limits.reject).all()
+
+
+def test_the_alarm_about_the_light_speaks_of_the_picture_as_it_was_taken(
+    levelled: Inspector, part: Callable[..., RenderedPart]
+) -> None:
+    picture = part(200).image_rgb
+    before, after = (
+        levelled.inspect(taken).conditions["light"][0] for taken in (picture, in_light(picture, 0.8))
+    )
+    assert after - before == pytest.approx(np.log(0.8), abs=0.03)
+
+
+def test_training_and_its_limits_see_pictures_as_inspection_does(
+    good_images: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: set[bytes] = set()
+    lights = []
+
+    def recorded(tiles_rgb: Picture) -> Tensor:
+        shown.update(tile.tobytes() for tile in tiles_rgb)
+        return to_tensor(tiles_rgb)
+
+    class Recorded(Inspector):
+        def inspect(self, image_rgb: Picture) -> AnomalyResult:
+            lights.append(self.light)
+            return super().inspect(image_rgb)
+
+    monkeypatch.setattr(varad_core.train, "to_tensor", recorded)
+    monkeypatch.setattr(varad_core.train, "Inspector", Recorded)
+    various = [
+        in_light(image, gain) for image, gain in zip(good_images, np.linspace(0.8, 1.2, 10), strict=False)
+    ]
+    settings = TrainingConfig(seed=3, steps=1, batch_size=2, variants=1)
+    model = train(various, tiny_config(level_light=True, training=settings), name="various")
+    assert {model.align(image).image_rgb.tobytes() for image in various} <= shown
+    assert len(lights) == model.provenance["held_out_parts"]
+    assert set(lights) == {model.light}
 
 
 def test_a_bundle_keeps_the_light(levelled: Inspector, keys: Path, tmp_path: Path) -> None:

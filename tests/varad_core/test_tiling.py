@@ -22,6 +22,7 @@ import varad_core.train
 from varad_core.alignment import Aligned, load_alignment
 from varad_core.bundle import ensure_signing_key
 from varad_core.config import TrainingConfig, VaradConfig, default_config
+from varad_core.ignoring import counting
 from varad_core.inspector import Inspector
 from varad_core.tiling import TILES_AT_ONCE, Framing, TileGrid, cover, fit_framing, fuse
 from varad_core.train import train
@@ -203,22 +204,31 @@ def test_no_tile_to_fit_on_shows_only_what_is_ignored(count: int, ignored_steps:
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 15), st.integers(0, 9))
+@given(st.integers(0, 14), st.integers(0, 9))
 def test_tiles_that_show_only_what_is_ignored_are_left_out_and_not_missed(steps: int, seed: int) -> None:
-    framing = Framing(replace(TILES, image_size_px=96, resolutions_px=()))
-    noise = np.random.default_rng(seed).integers(1, 256, (96, STEP_PX * 16, 3), np.uint8)
+    framing = Framing(replace(TILES, image_size_px=96, resolutions_px=(192, 96)))
+    noise = np.random.default_rng(seed).integers(1, 256, (192, STEP_PX * 32, 3), np.uint8)
     ignored = np.zeros(noise.shape[:2], np.bool_)
-    ignored[:, : STEP_PX * steps] = True
-    ((layer_rgb, grid),) = framing.layers(Aligned(noise, np.eye(2, 3), True, ignored))
-    every = framing.grid((96, STEP_PX * 16))
-    assert (len(grid.corners) < len(every.corners)) == (steps >= 96 // STEP_PX)
+    ignored[:, : 2 * STEP_PX * steps] = True
+    layers = list(framing.layers(Aligned(noise, np.eye(2, 3), True, ignored)))
+    every = [(layer_rgb, framing.grid((len(layer_rgb), layer_rgb.shape[1]))) for layer_rgb, _ in layers]
+    fewer = [
+        len(one.corners) < len(all_of.corners) for (_, one), (_, all_of) in zip(layers, every, strict=True)
+    ]
+    assert fewer == [steps >= 3, steps >= 6]  # 96 px of each resolution
 
-    def blended(tiles: TileGrid) -> torch.Tensor:
-        batches = (batch[:, ::STEP_PX, ::STEP_PX, 0] / batch[:, :1, :1, 1] for batch in tiles.cut(layer_rgb))
-        return tiles.blend(map(torch.from_numpy, batches))  # of which each tile says something else
+    def counted(layers: list[tuple[Image, TileGrid]]) -> Tensor:
+        maps = []
+        for layer_rgb, tiles in layers:
+            batches = (
+                batch[:, ::STEP_PX, ::STEP_PX, 0] / batch[:, :1, :1, 1] for batch in tiles.cut(layer_rgb)
+            )  # of which each tile says something else
+            maps.append(tiles.blend(map(torch.from_numpy, batches)))
+        return counting(fuse(maps), ignored, framing.beside_px)
 
-    assert blended(grid).isfinite().all()
-    torch.testing.assert_close(blended(grid)[:, steps:], blended(every)[:, steps:])
+    assert counted(layers).isfinite().all()
+    counts = 2 * steps + 2  # cells that are ignored, and the band beside them
+    torch.testing.assert_close(counted(layers)[:, counts:], counted(every)[:, counts:])
 
 
 # ---- square or tiles
