@@ -90,9 +90,6 @@ def run_on(args: argparse.Namespace, sets: Mapping[Dataset, Path]) -> dict[str, 
             "accuracy: the peers need anomalib; `make bench NAME=accuracy` installs it, or choose "
             f"--methods {' '.join(VARAD_METHODS)}"
         )
-    for dataset in sets if args.ignore_left else ():
-        if args.ignore_left >= (width := first_width(dataset)):
-            raise SystemExit(f"--ignore-left {args.ignore_left}: pictures of {dataset.name} are {width} wide")
     machine = machine_facts()
     kept = {run_key(one): one for one in read_runs(args.json)}
     jobs = [(seed, dataset, method) for seed in args.seeds for dataset in sets for method in args.methods]
@@ -127,14 +124,14 @@ def chosen_sets(args: argparse.Namespace, folder: Path) -> dict[Dataset, Path]:
         unknown = sorted(set(args.sets or ()) - set(roots))
         if unknown:
             raise SystemExit(f"--sets {' '.join(unknown)}: not in {args.data}, which has {', '.join(roots)}")
-        return {open_dataset(roots[name]): roots[name] for name in args.sets or roots}
-    except VaradError as error:
-        raise SystemExit(f"accuracy: {error}") from error
-
-
-def first_width(dataset: Dataset) -> int:
-    try:
-        return load_image(dataset.train[0]).shape[1]
+        sets = {open_dataset(roots[name]): roots[name] for name in args.sets or roots}
+        for dataset in sets if args.ignore_left else ():
+            width = load_image(dataset.train[0]).shape[1]
+            if args.ignore_left >= width:
+                raise SystemExit(
+                    f"--ignore-left {args.ignore_left}: pictures of {dataset.name} are {width} wide"
+                )
+        return sets
     except VaradError as error:
         raise SystemExit(f"accuracy: {error}") from error
 

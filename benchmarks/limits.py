@@ -165,22 +165,13 @@ def of_pool(scores: NDArray[np.float64], target: float, lines: int) -> dict[str,
 
 def demo_scores(parts: int, kept: Path | None) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Scores of rendered good parts, and what the model's own limit makes of them."""
-    from drivers.buttons import render_part
+    from station.demo.training import demo_part
     from varad_core.inspector import Inspector
 
     inspector = Inspector.load(DEMO / "model.safetensors", trusted_keys=DEMO, device="cpu")
     scores = np.load(kept) if kept and kept.is_file() else np.empty(0)
     if len(scores) < parts:
-        scores = np.array(
-            [
-                inspector.inspect(
-                    render_part(
-                        seed=DEMO_SEED, index=index, defect_rate=0.0, width_px=512, height_px=512
-                    ).image_rgb
-                ).score
-                for index in range(parts)
-            ]
-        )
+        scores = np.array([inspector.inspect(demo_part(DEMO_SEED, i).image_rgb).score for i in range(parts)])
         if kept:
             np.save(kept, scores)
     scores = np.asarray(scores[:parts], np.float64)

@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from drivers.buttons import DEFECTS, RenderedPart, render_part
+from drivers.buttons import DEFECTS, RenderedPart
+from station.demo.training import demo_part
 
 NAME = "buttons"
-SIDE_PX = 512
 TRAIN, GOOD, EACH_DEFECT = 160, 96, 12
 
 
@@ -20,25 +20,18 @@ def write_buttons(folder: Path, seed: int) -> Path:
     root = folder / NAME
     severity = np.random.default_rng(seed)
     for index in range(TRAIN):
-        _write(root / "train" / "good", index, button(seed, index))
+        _write(root / "train" / "good", index, demo_part(seed, index))
     for index in range(TRAIN, TRAIN + GOOD):
-        _write(root / "test" / "good", index, button(seed, index))
+        _write(root / "test" / "good", index, demo_part(seed, index))
     for kind, defect in enumerate(DEFECTS):
         for place in range(EACH_DEFECT):
             index = TRAIN + GOOD + kind * EACH_DEFECT + place
-            part = button(seed, index, (defect, (place + severity.random()) / EACH_DEFECT))
+            part = demo_part(seed, index, (defect, (place + severity.random()) / EACH_DEFECT))
             _write(root / "test" / defect, index, part)
             masks = root / "ground_truth" / defect
             masks.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(masks / f"{index:04d}_mask.png"), part.mask.astype(np.uint8) * 255)
     return root
-
-
-def button(seed: int, index: int, truth: tuple[str, float] = ("", 0.0)) -> RenderedPart:
-    """A button as the demo's camera takes it, good unless `truth` names a defect and its severity."""
-    return render_part(
-        seed=seed, index=index, defect_rate=0.0, width_px=SIDE_PX, height_px=SIDE_PX, truth=truth
-    )
 
 
 def _write(folder: Path, index: int, part: RenderedPart) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.rendered_set import button
 from benchmarks.reporting import print_table
 from drivers.buttons import DEFECTS, part_truth
+from station.demo.training import demo_part
 from varad_core.augmentation import move, sense
 from varad_core.config import TokenizerName, default_config
 from varad_core.data import ImageFiles, load_image
@@ -138,6 +138,6 @@ def demo(args: argparse.Namespace) -> Images:
             wanted[defect] -= 1
             drawn.append((index, defect, severity))
         index += 1
-    test = [button(test_seed, index, (defect, severity)).image_rgb for index, defect, severity in drawn]
-    good = [button(train_seed, index).image_rgb for index in range(args.limit_train)]
+    test = [demo_part(test_seed, index, (defect, severity)).image_rgb for index, defect, severity in drawn]
+    good = [demo_part(train_seed, index).image_rgb for index in range(args.limit_train)]
     return Images(good, test, np.array([bool(defect) for _, defect, _ in drawn]))

@@ -249,10 +249,8 @@ def default_config(
     # Half the width tells buttons apart as well, sooner.
     predictor, scoring = PredictorConfig(), ScoringConfig()
     if tokenizer == "descriptors":
-        predictor, scoring = (
-            PredictorConfig(neighbourhood=1, d_model=32, d_state=8),
-            ScoringConfig(top_share=0.003),
-        )
+        predictor = PredictorConfig(neighbourhood=1, d_model=32, d_state=8)
+        scoring = ScoringConfig(top_share=0.003)
     elif "vit" in tokenizer:
         scoring = ScoringConfig(smoothing=0.6)  # one token is as wide as two of a ResNet's
     return VaradConfig(
@@ -261,7 +259,7 @@ def default_config(
         image_size_px=fit_image_size(image_size_px, tokenizer),
         alignment=alignment,
         framing="auto",
-        level_light=tokenizer in ("embedded", "descriptors"),  # networks used to light gain nothing by it
+        level_light=tokenizer in ("embedded", "descriptors"),  # timm's networks are used to light
         predictor=predictor,
         training=TrainingConfig(seed=seed),
         scoring=scoring,

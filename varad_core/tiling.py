@@ -112,9 +112,8 @@ class TileGrid:
             place = slice(max(0, row), row + cells), slice(max(0, column), column + cells)
             blended[place] += (tile_map * window)[seen]
             weights[place] += window[seen]
-        return blended / weights.clamp_min(
-            torch.finfo(weights.dtype).tiny
-        )  # 0 where no tile is, see `showing`
+        weights.clamp_min_(torch.finfo(weights.dtype).tiny)  # the map is 0 where no tile is, see `showing`
+        return blended / weights
 
 
 def fit_framing(name: FramingName, alignment: Alignment, images: Sequence[ImageRgb]) -> FramingName:

@@ -25,7 +25,8 @@ TEST_PER_DEFECT = 40
 NAME = "button wood"
 
 
-def _render(seed: int, index: int, truth: tuple[str, float]) -> RenderedPart:
+def demo_part(seed: int, index: int, truth: tuple[str, float] = ("", 0.0)) -> RenderedPart:
+    """A button as the demo's camera takes it, good unless `truth` names a defect and its severity."""
     return render_part(
         seed=seed, index=index, defect_rate=0.0, width_px=SIDE_PX, height_px=SIDE_PX, truth=truth
     )
@@ -42,7 +43,7 @@ def judge(inspector: "Inspector", seed: int, good: int, per_defect: int) -> dict
     while any(len(scores[name]) < wanted[name] for name in wanted):
         defect, severity = part_truth(seed=seed, index=index, defect_rate=0.6)
         if len(scores[defect]) < wanted[defect]:
-            result = inspector.inspect(_render(seed, index, (defect, severity)).image_rgb)
+            result = inspector.inspect(demo_part(seed, index, (defect, severity)).image_rgb)
             scores[defect].append(result.score)
             elapsed_ms.append(sum(result.timings_ms.values()))
         index += 1
@@ -86,7 +87,7 @@ def train_demo(
     images = []
     for index in range(parts):
         progress("render", index + 1, parts, math.nan)
-        images.append(_render(config.training.seed, index, ("", 0.0)).image_rgb)
+        images.append(demo_part(config.training.seed, index).image_rgb)
     inspector = train(images, config, name=NAME, progress=progress)
     inspector.warm_up()
     figures = judge(inspector, TEST_SEED, TEST_GOOD, TEST_PER_DEFECT)

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import accuracy, rendered_set
 from drivers.buttons import DEFECTS
+from station.demo import training
 from varad_core.data import load_image
 from varad_core.datasets import load_mask, open_dataset
 from varad_core.evaluate import Figures
@@ -115,7 +116,8 @@ def test_a_file_of_another_kind_is_not_overwritten(
 def test_rendered_buttons_are_a_set_like_others(
     data: Path, calls: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, count in (("SIDE_PX", 96), ("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
+    monkeypatch.setattr(training, "SIDE_PX", 96)
+    for name, count in (("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
         monkeypatch.setattr(rendered_set, name, count)
     runs = _run(data, "--methods", "station", "--buttons", 9)["runs"]
     assert [name for _, name, _ in calls] == ["one", "two", "buttons"] * 2
@@ -139,7 +141,8 @@ def test_what_is_ignored_belongs_to_the_settings(data: Path, calls: list[tuple[s
 def test_rendered_buttons_have_a_mask_for_every_defect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, count in (("SIDE_PX", 96), ("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
+    monkeypatch.setattr(training, "SIDE_PX", 96)
+    for name, count in (("TRAIN", 3), ("GOOD", 2), ("EACH_DEFECT", 2)):
         monkeypatch.setattr(rendered_set, name, count)
     dataset = open_dataset(rendered_set.write_buttons(tmp_path, seed=9))
     assert (len(dataset.train), len(dataset.test)) == (3, 2 + 2 * len(DEFECTS))
