@@ -7,25 +7,22 @@ and Adelson, "The Design and Use of Steerable Filters", TPAMI 1991.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 ORIENTATIONS = 6
-ORIENTED = 2 * ORIENTATIONS  # an odd and an even filter each
 COLOURS = 3
-REGISTERS = 16  # ORIENTED, a spot of each colour, one to spare: whole vector registers
 KERNEL_PX = 7
-LEVELS = 4  # octaves: full size, 1/2, 1/4, 1/8
-FINE_LEVELS = (0, 1)
-COARSE_LEVELS = (1, 2, 3)
-FINE_STRIDE_PX, COARSE_STRIDE_PX = 4, 8
+STRIDES = (4, None), (2, 4), (None, 2), (None, 1)
+"""Of each octave (full size, 1/2, 1/4, 1/8), in its own pixels: where the fine and the coarse tokens lie."""
 NOISE_FLOOR = 0.01  # in units of full scale; below it a response is noise
 
 
-def _oriented_kernels(sigma: float) -> Tensor:
-    """First and second derivatives of an elongated Gaussian, unit L1 norm: (ORIENTED, 1, k, k)."""
+def _oriented_kernels(sigma: float) -> tuple[Tensor, Tensor]:
+    """First (odd) and second (even) derivatives of an elongated Gaussian: (ORIENTATIONS, 1, k, k) each."""
     reach = torch.arange(KERNEL_PX, dtype=torch.float64) - KERNEL_PX // 2
     y, x = torch.meshgrid(reach, reach, indexing="ij")
     odd, even = [], []
@@ -35,9 +32,14 @@ def _oriented_kernels(sigma: float) -> Tensor:
         envelope = torch.exp(-0.5 * (across / sigma) ** 2 - 0.5 * (along / (1.8 * sigma)) ** 2)
         odd.append(across * envelope)
         even.append((1 - (across / sigma) ** 2) * envelope)
-    kernels = torch.stack(odd + even)
-    kernels = kernels - kernels.mean(dim=(1, 2), keepdim=True)
-    return (2 * kernels / kernels.abs().sum(dim=(1, 2), keepdim=True)).float()[:, None]
+    return _normed(odd), _normed(even)
+
+
+def _normed(kernels: list[Tensor]) -> Tensor:
+    """Of mean 0 and L1 norm 2: (n, 1, k, k)."""
+    stacked = torch.stack(kernels)
+    stacked = stacked - stacked.mean(dim=(1, 2), keepdim=True)
+    return (2 * stacked / stacked.abs().sum(dim=(1, 2), keepdim=True)).float()[:, None]
 
 
 def _gaussian_line(sigma: float, size_px: int) -> Tensor:
@@ -46,76 +48,81 @@ def _gaussian_line(sigma: float, size_px: int) -> Tensor:
     return line / line.sum()
 
 
-def _per_colour(kernel: Tensor) -> Tensor:
-    return kernel.float().expand(COLOURS, 1, *kernel.shape).contiguous()
-
-
 class Descriptors(nn.Module):
-    """The filter bank: two hierarchies, fine at 1/4 (levels 0, 1) and coarse at 1/8 (levels 1 to 3).
-
-    From the responses on, the numbers of a place lie together (B, h, w, C): on a CPU that halves the time.
-    """
+    """The filter bank: two hierarchies, fine at 1/4 (two octaves) and coarse at 1/8 (three)."""
 
     def __init__(self) -> None:
         super().__init__()
         smooth, surround = _gaussian_line(1.0, 5), _gaussian_line(2.0, KERNEL_PX)
         centre = F.pad(smooth, [1, 1])
-        spots = 2 * (torch.outer(centre, centre) - torch.outer(surround, surround))
+        spot = 2 * (torch.outer(centre, centre) - torch.outer(surround, surround))
         halving = (F.pad(smooth, [0, 1]) + F.pad(smooth, [1, 0])) / 2  # smoothed, then the mean of two
-        oriented = F.pad(_oriented_kernels(1.0), [0] * 6 + [0, REGISTERS - ORIENTED])
-        oriented = oriented.clone(memory_format=torch.channels_last)
-        self.register_buffer("oriented", oriented, persistent=False)
-        self.register_buffer("spots", _per_colour(spots), persistent=False)
-        self.register_buffer("halving", _per_colour(torch.outer(halving, halving)), persistent=False)
+        odd, even = _oriented_kernels(1.0)
+        for name, kernels in (("odd", odd), ("even", even), ("spot", spot.float()[None, None])):
+            self.register_buffer(name, kernels, persistent=False)
+        self.register_buffer("halving", halving.float(), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) in 0 to 1, S a multiple of 8 -> [(B, C, S/4, S/4), (B, C', S/8, S/8)]."""
+        respond, pool, half = _compiled() if images.device.type == "cpu" else _IN_TORCH
+        kernels = [self.get_buffer(name) for name in ("odd", "even", "spot")]
         red, green, blue = images.unbind(1)
         plane = torch.stack(
             [(red + green + blue) / 3, red - green, (red + green) / 2 - blue], dim=1
         )  # (B, 3, S, S)
         fine: list[Tensor] = []
         coarse: list[Tensor] = []
-        for level in range(LEVELS):
-            responses = self._responses(plane)
-            energies = responses.clamp_min(0).square_(), responses.clamp_max(0).square_()
-            if level in FINE_LEVELS:
-                fine += _pooled(*energies, FINE_STRIDE_PX >> level)
-            if level in COARSE_LEVELS:
-                coarse += _pooled(*energies, COARSE_STRIDE_PX >> level)
-            if level + 1 < LEVELS:
-                padded = F.pad(plane, [2] * 4, mode="replicate")
-                plane = F.conv2d(padded, self.get_buffer("halving"), stride=2, groups=COLOURS)
-        coarse.append(plane.permute(0, 2, 3, 1))  # the colour at 1/8
-        return [torch.cat(maps, dim=3).permute(0, 3, 1, 2) for maps in (fine, coarse)]
-
-    def _responses(self, plane: Tensor) -> Tensor:
-        """One octave: (B, 3, h, w) -> (B, h, w, REGISTERS).
-
-        ORIENTED responses of the brightness, then centre minus surround of each colour, then zeros.
-        """
-        padded = F.pad(plane, [KERNEL_PX // 2] * 4, mode="replicate")
-        bright = padded[:, :1].clone(memory_format=torch.channels_last)
-        responses = F.conv2d(bright, self.get_buffer("oriented")).permute(0, 2, 3, 1)
-        spots = F.conv2d(padded, self.get_buffer("spots"), groups=COLOURS)
-        responses[..., ORIENTED : ORIENTED + COLOURS] = spots.permute(0, 2, 3, 1)
-        return responses
+        for octave, strides in enumerate(STRIDES):
+            if octave:
+                plane = half(plane, self.get_buffer("halving"))
+            block = max(1, min(stride for stride in strides if stride) // 2)
+            cells = respond(plane, *kernels, block)
+            for maps, stride in zip((fine, coarse), strides, strict=True):
+                if stride:
+                    pooled = pool(cells, stride // block) if stride > block else cells
+                    maps.append(pooled.sqrt().div_(NOISE_FLOOR).log1p_())
+        return [torch.cat(fine, dim=1), torch.cat([*coarse, plane], dim=1)]  # at last the colour at 1/8
 
 
-def _pooled(positive: Tensor, negative: Tensor, stride: int) -> list[Tensor]:
-    """Energies (B, h, w, REGISTERS) by sign -> oriented of each sign, then spots, (B, h', w', C)."""
-    signs = _compressed(positive, stride), _compressed(negative, stride)
-    kinds = slice(0, ORIENTED), slice(ORIENTED, ORIENTED + COLOURS)
-    return [sign[..., kind] for kind in kinds for sign in signs]
+def energies(plane: Tensor, odd: Tensor, even: Tensor, spot: Tensor, block: int) -> Tensor:
+    """Squared responses, positive and negative ones apart: mean over cells of `block` x `block` pixels.
+
+    Args:
+        plane: brightness and two colour opponents, (B, 3, h, w).
+        odd: filters for the brightness, (n, 1, k, k), -1 times themselves when turned by half a turn.
+        even: likewise, (m, 1, k, k), themselves when turned by half a turn.
+        spot: centre minus surround, for all three, (1, 1, k, k), even.
+        block: divides h and w.
+
+    Returns:
+        (B, 2 (n + m) + 6, h / block, w / block): odd and even of positive sign, then of negative, spots of
+        positive sign, then of negative.
+    """
+    padded = F.pad(plane, [KERNEL_PX // 2] * 4, mode="replicate")
+    oriented = F.conv2d(padded[:, :1], torch.cat([odd, even]))
+    spots = F.conv2d(padded, spot.expand(COLOURS, -1, -1, -1), groups=COLOURS)
+    signs = [sign for one in (oriented, spots) for sign in (one.clamp_min(0), one.clamp_max(0))]
+    return F.avg_pool2d(torch.cat(signs, dim=1).square(), block)
 
 
-def _compressed(energy: Tensor, stride: int) -> Tensor:
-    """Root mean over overlapping windows of twice the stride, then log(1 + x / noise)."""
-    if stride == 4:  # the same windows in two steps, for a third of the time
-        rows = energy[:, ::2] + energy[:, 1::2]
-        energy, stride = (rows[:, :, ::2] + rows[:, :, 1::2]) / 4, 2
-    if stride == 2:
-        windows = F.avg_pool2d(energy.permute(0, 3, 1, 2), 4, 2, 1, count_include_pad=False)
-        energy = windows.permute(0, 2, 3, 1)
-    return torch.log1p(energy.sqrt() / NOISE_FLOOR)
+def windows(cells: Tensor, stride: int) -> Tensor:
+    """Means over overlapping windows of twice the stride, which is even: (B, C, h, w) -> (B, C, h', w')."""
+    return F.avg_pool2d(cells, 2 * stride, stride, stride // 2, count_include_pad=False)
+
+
+def halve(plane: Tensor, line: Tensor) -> Tensor:
+    """Smooth with `line` along both sides, take every other: (B, 3, h, w), (k,) -> (B, 3, h / 2, w / 2)."""
+    padded = F.pad(plane, [len(line) // 2 - 1] * 4, mode="replicate")
+    kernel = torch.outer(line, line).expand(COLOURS, 1, -1, -1)
+    return F.conv2d(padded, kernel, stride=2, groups=COLOURS)
+
+
+_IN_TORCH: tuple[Callable[..., Tensor], ...] = energies, windows, halve
+
+
+def _compiled() -> tuple[Callable[..., Tensor], ...]:
+    """The same three for CPUs."""
+    from varad_core import descriptors_cpu  # imports numba, which takes its time
+
+    return descriptors_cpu.energies, descriptors_cpu.windows, descriptors_cpu.halve

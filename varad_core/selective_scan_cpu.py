@@ -1,25 +1,20 @@
 """The recurrence on CPUs: compiled kernels on threads, with a backward pass of its own.
 
 The kernels (`varad_core.selective_scan_kernels`) work tile by tile; a tile is up to `LANES` channels of one
-batch item. Tiles are shared out to at most `torch.get_num_threads()` plain threads, which run outside the
-interpreter lock. That needs no numba threading layer (its `workqueue` aborts the process when two threads
-use it at once), so concurrent calls and forks are safe; and every sum has one order, so results do not
-depend on the number of threads.
+batch item. Tiles are shared out to at most `torch.get_num_threads()` threads; every sum has one order, so
+results do not depend on how many there are.
 
 Without gradients no state is stored; with them one per chunk, and the backward pass recomputes the rest.
 The compiled code is cached on disk (`NUMBA_CACHE_DIR`, else `__pycache__`) for the next process.
 """
 
-import functools
-import itertools
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from varad_core.kernel_threads import share
 from varad_core.selective_scan_autograd import differentiable_scan
 from varad_core.selective_scan_inputs import ScanInputs
 from varad_core.selective_scan_kernels import LANES, Array, backward_kernel, forward_kernel
@@ -89,21 +84,9 @@ def _share(kernel: Callable[..., None], inputs: ScanInputs, *outputs: Array) -> 
         chunk_steps,
         *outputs,
     )
-    threads = min(torch.get_num_threads(), tiles, 1 + u.numel() * A.shape[1] // _WORK_PER_THREAD)
-    own, *others = itertools.pairwise(tiles * k // threads for k in range(threads + 1))
-    submitted = [_pool(threads - 1).submit(kernel, *tiles_of, *arguments) for tiles_of in others]
-    kernel(*own, *arguments)
-    for future in submitted:
-        future.result()
+    threads = min(torch.get_num_threads(), 1 + u.numel() * A.shape[1] // _WORK_PER_THREAD)
+    share(kernel, tiles, threads, *arguments)
 
 
 def _arrays(*tensors: Tensor) -> list[Array]:
     return [x.detach().numpy() for x in tensors]
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="selective_scan")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has the pool, but not its threads
