@@ -64,8 +64,8 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, metavar="FILE", help="the tokenizer's weights; default: download them"
     )
     parser.add_argument(
-        "--image-size", type=int, default=256, metavar="PX",
-        help="side of the square, or of a tile, that the tokenizer sees (default: 256)",
+        "--image-size", type=int, metavar="PX",
+        help="side of the square, or of a tile, that the tokenizer sees (default: 256; of --demo, 272)",
     )  # fmt: skip
     parser.add_argument(
         "--framing", choices=get_args(FramingName),
@@ -116,12 +116,14 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
     """
     from varad_core.config import default_config
 
-    usual: TokenizerName = "descriptors" if getattr(arguments, "demo", False) else "embedded"
+    usual: tuple[TokenizerName, int] = ("embedded", 256)
+    if getattr(arguments, "demo", False):  # more pixels show more of a hair-thin scratch, and take longer
+        usual = "descriptors", 272
     try:
         config = default_config(
             arguments.preset,
-            arguments.tokenizer or usual,
-            arguments.image_size,
+            arguments.tokenizer or usual[0],
+            usual[1] if arguments.image_size is None else arguments.image_size,
             arguments.alignment,
             arguments.seed,
         )

@@ -5,6 +5,7 @@ improbable the residual is, given what was predicted, judged on good parts that 
 is the standard deviation of good tokens, so maps and scores of different parts of the image compare.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -93,7 +94,7 @@ class GaussianScoring:
 
     def __init__(self, config: ScoringConfig, tensors: Mapping[str, Tensor]) -> None:
         self.config = config
-        self.values = {name: tensors[name].float() for name in self.NAMES}
+        self.values = {name: tensors[name].float().contiguous() for name in self.NAMES}
 
     def tensors(self) -> dict[str, Tensor]:
         """What a bundle stores; the large ones in half precision (they are rounded to it when fitted)."""
@@ -111,15 +112,53 @@ class GaussianScoring:
         B, C, H, W = target.shape
         p = predicted.permute(0, 2, 3, 1).reshape(-1, C)
         r = target.permute(0, 2, 3, 1).reshape(-1, C) - p
+        centres = self.values["centres"]
+        nearest = (centres.square().sum(1) - p @ (2 * centres).t()).argmin(1)
+        squared = (self.squared_together if r.is_cuda else self.squared_by_cluster)(r, nearest)
+        return (squared.clamp_min(0) / C).sqrt().view(B, H, W)
+
+    def squared_together(self, r: Tensor, nearest: Tensor) -> Tensor:
+        """d^2 of residuals (n, C) under their clusters (n,): (n,).
+
+        As a GPU likes it: every cluster's directions are multiplied out and the own ones picked, the same
+        work for every part, and nothing that the CPU would have to wait for.
+        """
         v = self.values
+        K, rank, _ = v["directions"].shape
         r = (r - v["whiten_mean"]) @ v["whiten"]
-        nearest = (v["centres"].square().sum(1) - 2 * p @ v["centres"].t()).argmin(1)
         towards = (r @ v["means"].t()).gather(1, nearest[:, None])[:, 0]  # r . mean_k
         squared = r.square().sum(1) - 2 * towards + v["means"].square().sum(1)[nearest]
-        along = (along_picked if r.is_cuda else along_own)(r, nearest, v["directions"])
+        every = (r @ v["directions"].flatten(0, 1).t()).view(-1, K, rank)
+        along = every.gather(1, nearest[:, None, None].expand(-1, 1, rank))[:, 0]
         along = along - torch.einsum("krc,kc->kr", v["directions"], v["means"])[nearest]
-        squared = squared + (along.square() * v["gains"][nearest]).sum(1)
-        return (squared.clamp_min(0) / C).sqrt().view(B, H, W)
+        return squared + (along.square() * v["gains"][nearest]).sum(1)
+
+    def squared_by_cluster(self, r: Tensor, nearest: Tensor) -> Tensor:
+        """The same as a CPU likes it: each cluster's tokens by themselves, and one product for all of it."""
+        forms, shifts = self._forms
+        order = nearest.argsort()
+        own = r[order].split(nearest.bincount(minlength=len(forms)).tolist())
+        squared = torch.cat(
+            [
+                torch.addmm(shift, rows, form).square_().sum(1)
+                for rows, form, shift in zip(own, forms, shifts, strict=True)
+            ]
+        )
+        return torch.empty_like(squared).index_copy_(0, order, squared)
+
+    @functools.cached_property
+    def _forms(self) -> tuple[Tensor, Tensor]:
+        """Matrices and vectors with d^2 = |r form_k + shift_k|^2: (K, C, C), (K, C).
+
+        Behind the whitening comes the Cholesky factor of 1 + sum_j (1 / variance_j - 1) direction_j
+        direction_j^T.
+        """
+        v = self.values
+        scaled = v["directions"] * v["gains"][:, :, None]
+        form = torch.eye(len(v["whiten_mean"])) + v["directions"].transpose(1, 2) @ scaled
+        factor = torch.linalg.cholesky(form)
+        shift = -(v["whiten_mean"] @ v["whiten"] + v["means"])
+        return v["whiten"] @ factor, (shift[:, None] @ factor)[:, 0]
 
     def maps(self, predictions: Sequence[Prediction]) -> Tensor:
         """See `Scoring.maps`."""
@@ -135,25 +174,6 @@ class GaussianScoring:
         flat = maps.flatten(1)
         count = max(1, round(self.config.top_share * (input_cells or flat.shape[1])))
         return flat.topk(min(count, flat.shape[1]), dim=1).values.mean(1)
-
-
-def along_picked(r: Tensor, nearest: Tensor, directions: Tensor) -> Tensor:
-    """r . direction_kj of each token's own cluster k: (n, C), (n,), (K, rank, C) -> (n, rank).
-
-    As a GPU likes it: every cluster's directions are multiplied out and the own ones picked, the same work
-    for every part, and nothing that the CPU would have to wait for.
-    """
-    K, rank, _ = directions.shape
-    every = (r @ directions.flatten(0, 1).t()).view(-1, K, rank)
-    return every.gather(1, nearest[:, None, None].expand(-1, 1, rank))[:, 0]
-
-
-def along_own(r: Tensor, nearest: Tensor, directions: Tensor) -> Tensor:
-    """The same as a CPU likes it: each cluster's tokens by themselves, a K-th of the work."""
-    order = nearest.argsort()
-    by_cluster = r[order].split(nearest.bincount(minlength=len(directions)).tolist())
-    along = torch.cat([rows @ own.t() for rows, own in zip(by_cluster, directions, strict=True)])
-    return torch.empty_like(along).index_copy_(0, order, along)
 
 
 def fit_gaussian_scoring(

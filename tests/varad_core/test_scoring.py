@@ -7,8 +7,6 @@ from varad_core.config import ScoringConfig
 from varad_core.scoring import (
     CosineScoring,
     GaussianScoring,
-    along_own,
-    along_picked,
     fit_gaussian_scoring,
     fit_positions,
     smooth,
@@ -59,15 +57,29 @@ def test_position_statistics_are_used_where_positions_differ_and_nowhere_else() 
 
 
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
-def test_projections_are_those_on_the_own_clusters_directions_either_way(
+def test_distances_are_those_to_the_own_cluster_either_way(
     tokens: int, clusters: int, rank: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    r, directions = torch.randn(tokens, 7), torch.randn(clusters, rank, 7)
-    nearest = torch.randint(0, clusters, (tokens,))
-    expected = torch.stack([directions[k] @ row for row, k in zip(r, nearest.tolist(), strict=True)])
-    for along in (along_own, along_picked):
-        torch.testing.assert_close(along(r, nearest, directions), expected)
+    C = 7
+    directions = torch.stack([torch.linalg.qr(torch.randn(C, C)).Q[:rank] for _ in range(clusters)])
+    variances = torch.rand(clusters, rank) * 4 + 0.1
+    scoring = GaussianScoring(
+        ScoringConfig(),
+        {
+            "whiten_mean": torch.randn(C), "whiten": torch.randn(C, C), "centres": torch.randn(clusters, C),
+            "means": torch.randn(clusters, C), "directions": directions, "gains": 1 / variances - 1,
+            "location": torch.zeros(()), "spread": torch.ones(()),
+        },
+    )  # fmt: skip
+    r, nearest = torch.randn(tokens, C), torch.randint(0, clusters, (tokens,))
+    expected = []
+    for row, k in zip((r - scoring.values["whiten_mean"]) @ scoring.values["whiten"], nearest, strict=True):
+        away = row - scoring.values["means"][k]
+        along = directions[k] @ away
+        expected.append(away @ away + ((1 / variances[k] - 1) * along * along).sum())
+    for squared in (scoring.squared_together, scoring.squared_by_cluster):
+        torch.testing.assert_close(squared(r, nearest), torch.stack(expected), rtol=1e-4, atol=1e-4)
 
 
 def test_smoothing_keeps_the_level() -> None:
