@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.reporting import print_table
 from drivers.buttons import DEFECTS, part_truth
-from station.demo.training import demo_part
+from station.demo.training import IMAGE_SIZE_PX, TOKENIZER, demo_part
 from varad_core.augmentation import move, sense
 from varad_core.config import TokenizerName, default_config
 from varad_core.data import ImageFiles, load_image
@@ -91,8 +91,10 @@ def measure(args: argparse.Namespace, name: str, variants: int) -> Iterator[dict
     """Train once, then test under every change."""
     images = demo(args) if name == DEMO else labelled(args, name)
     tokenizer: TokenizerName
-    tokenizer, weights = ("descriptors", None) if name == DEMO else ("resnet18", args.weights)
-    config = default_config("station", tokenizer, 256, seed=args.seed)
+    tokenizer, size_px, weights = "resnet18", 256, args.weights
+    if name == DEMO:
+        tokenizer, size_px, weights = TOKENIZER, IMAGE_SIZE_PX, None
+    config = default_config("station", tokenizer, size_px, seed=args.seed)
     steps = args.steps or config.training.steps
     config = replace(config, training=replace(config.training, steps=steps, variants=variants))
     inspector = train(images.train, config, name=name, weights=weights)

@@ -114,11 +114,11 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
     Raises:
         DataError: a value is out of range.
     """
+    from station.demo.training import IMAGE_SIZE_PX, TOKENIZER
     from varad_core.config import default_config
 
-    usual: tuple[TokenizerName, int] = ("embedded", 256)
-    if getattr(arguments, "demo", False):  # more pixels show more of a hair-thin scratch, and take longer
-        usual = "descriptors", 272
+    demo = getattr(arguments, "demo", False)
+    usual: tuple[TokenizerName, int] = (TOKENIZER, IMAGE_SIZE_PX) if demo else ("embedded", 256)
     try:
         config = default_config(
             arguments.preset,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drivers.buttons import DEFECTS, RenderedPart, part_truth, render_part
-from varad_core.config import VaradConfig
+from varad_core.config import TokenizerName, VaradConfig
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from varad_core.inspector import Inspector
 
 SIDE_PX = 512
+TOKENIZER: TokenizerName = "descriptors"
+IMAGE_SIZE_PX = 272  # more pixels show more of a hair-thin scratch, and take longer
 TEST_SEED = 70_007
 TEST_GOOD = 240
 TEST_PER_DEFECT = 40
