@@ -117,13 +117,14 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
     from station.demo.training import IMAGE_SIZE_PX, TOKENIZER
     from varad_core.config import default_config
 
+    tokenizer: TokenizerName
     demo = getattr(arguments, "demo", False)
-    usual: tuple[TokenizerName, int] = (TOKENIZER, IMAGE_SIZE_PX) if demo else ("embedded", 256)
+    tokenizer, size_px = (TOKENIZER, IMAGE_SIZE_PX) if demo else ("embedded", 256)
     try:
         config = default_config(
             arguments.preset,
-            arguments.tokenizer or usual[0],
-            usual[1] if arguments.image_size is None else arguments.image_size,
+            arguments.tokenizer or tokenizer,
+            size_px if arguments.image_size is None else arguments.image_size,
             arguments.alignment,
             arguments.seed,
         )

@@ -17,7 +17,7 @@ ORIENTATIONS = 6
 COLOURS = 3
 KERNEL_PX = 7
 STRIDES = (4, None), (2, 4), (None, 2), (None, 1)
-"""Of each octave (full size, 1/2, 1/4, 1/8), in its own pixels: where the fine and the coarse tokens lie."""
+"""Of each octave (full size, 1/2, 1/4, 1/8), in its own pixels: how far apart fine and coarse tokens lie."""
 NOISE_FLOOR = 0.01  # in units of full scale; below it a response is noise
 
 
@@ -65,7 +65,8 @@ class Descriptors(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) in 0 to 1, S a multiple of 8 -> [(B, C, S/4, S/4), (B, C', S/8, S/8)]."""
-        respond, pool, half = _compiled() if images.device.type == "cpu" else _IN_TORCH
+        on_cpu = images.device.type == "cpu" and images.dtype == torch.float32
+        respond, pool, half = _for_cpus() if on_cpu else _IN_TORCH
         kernels = [self.get_buffer(name) for name in ("odd", "even", "spot")]
         red, green, blue = images.unbind(1)
         plane = torch.stack(
@@ -103,11 +104,15 @@ def energies(plane: Tensor, odd: Tensor, even: Tensor, spot: Tensor, block: int)
     oriented = F.conv2d(padded[:, :1], torch.cat([odd, even]))
     spots = F.conv2d(padded, spot.expand(COLOURS, -1, -1, -1), groups=COLOURS)
     signs = [sign for one in (oriented, spots) for sign in (one.clamp_min(0), one.clamp_max(0))]
-    return F.avg_pool2d(torch.cat(signs, dim=1).square(), block)
+    squared = torch.cat(signs, dim=1).square_()
+    return F.avg_pool2d(squared, block) if block > 1 else squared
 
 
 def windows(cells: Tensor, stride: int) -> Tensor:
-    """Means over overlapping windows of twice the stride, which is even: (B, C, h, w) -> (B, C, h', w')."""
+    """Means over overlapping windows of twice the stride: (B, C, h, w) -> (B, C, h / stride, w / stride).
+
+    The stride is even and divides both sides.
+    """
     return F.avg_pool2d(cells, 2 * stride, stride, stride // 2, count_include_pad=False)
 
 
@@ -121,8 +126,8 @@ def halve(plane: Tensor, line: Tensor) -> Tensor:
 _IN_TORCH: tuple[Callable[..., Tensor], ...] = energies, windows, halve
 
 
-def _compiled() -> tuple[Callable[..., Tensor], ...]:
-    """The same three for CPUs."""
+def _for_cpus() -> tuple[Callable[..., Tensor], ...]:
+    """The same three, compiled."""
     from varad_core import descriptors_cpu  # imports numba, which takes its time
 
     return descriptors_cpu.energies, descriptors_cpu.windows, descriptors_cpu.halve

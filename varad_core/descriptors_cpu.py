@@ -5,14 +5,13 @@ they hand on stays in the cache. Every filter is odd or even about its centre: o
 or added first, and 25 products make a response, not 49.
 
 Each function has the arguments and the result of its namesake there, float32; results do not depend on the
-number of threads. NaN survives.
+number of threads. NaN survives, as an energy of negative sign.
 """
 
 from typing import Any
 
 import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,22 +19,29 @@ from torch.nn import functional as F
 from varad_core.kernel_threads import share
 
 Array = NDArray[Any]
-KERNEL_PX = 7
+KERNEL_PX = 7  # here, too, as numba's cache notices changes in this file only
 PAIRS = KERNEL_PX**2 // 2  # of opposite pixels; behind them comes the centre
 LANES = 128
 
+# Not all of "fast": NaN, which stands for a damaged image, must survive.
 _compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 
 
 def energies(plane: Tensor, odd: Tensor, even: Tensor, spot: Tensor, block: int) -> Tensor:
-    """See `varad_core.descriptors.energies`; `block` is 1 or 2."""
+    """See `varad_core.descriptors.energies`.
+
+    Raises:
+        ValueError: `block` is neither 1 nor 2, or does not divide the plane's sides.
+    """
     B, colours, height, width = plane.shape
+    if block not in (1, 2) or height % block or width % block:
+        raise ValueError(f"block must be 1 or 2 and divide {height} x {width} (got {block})")
     padded = F.pad(plane, [KERNEL_PX // 2] * 4, mode="replicate")
     signed = 2 * (len(odd) + len(even) + colours)
     means = plane.new_empty(B, signed, height // block, width // block)
     halves = [filters.flatten(1)[:, : PAIRS + 1].numpy() for filters in (odd, even, spot)]
-    rows = B * means.shape[2]
-    share(_energies, rows, torch.get_num_threads(), padded.numpy(), *halves, means.numpy())
+    rows, work = B * means.shape[2], plane.numel() * PAIRS
+    share(_energies, rows, work, padded.numpy(), *halves, block, means.numpy())
     return means
 
 
@@ -44,7 +50,7 @@ def windows(cells: Tensor, stride: int) -> Tensor:
     B, C, height, width = cells.shape
     means = cells.new_empty(B, C, height // stride, width // stride)
     grids = cells.flatten(0, 1).numpy(), means.flatten(0, 1).numpy()
-    share(_windows, B * C, torch.get_num_threads(), stride, *grids)
+    share(_windows, B * C, cells.numel(), stride, *grids)
     return means
 
 
@@ -54,7 +60,7 @@ def halve(plane: Tensor, line: Tensor) -> Tensor:
     padded = F.pad(plane, [len(line) // 2 - 1] * 4, mode="replicate")
     halved = plane.new_empty(B, colours, height // 2, width // 2)
     grids = padded.flatten(0, 1).numpy(), halved.flatten(0, 1).numpy()
-    share(_halve, B * colours, torch.get_num_threads(), line.numpy(), *grids)
+    share(_halve, B * colours, plane.numel() * 2, line.numpy(), *grids)
     return halved
 
 
@@ -62,7 +68,7 @@ def halve(plane: Tensor, line: Tensor) -> Tensor:
 def _fold(plane: Array, y: int, x: int, width: int, sums: Array, differences: Array) -> None:
     """Opposite pixels around each of `width` pixels, in lines of LANES; both end with the pixels themselves.
 
-    (For a difference that is one line too many, which its filters, 0 at the centre, take no notice of.)
+    (For differences that is one line too many; their filters are 0 there, but for rounding.)
     """
     for pair in range(PAIRS):
         down, right = pair // KERNEL_PX, pair % KERNEL_PX
@@ -93,12 +99,11 @@ def _respond(folded: Array, half: Array, width: int, positive: Array, negative: 
 
 @_compiled
 def _energies(
-    first: int, last: int, planes: Array, odd: Array, even: Array, spot: Array, means: Array
+    first: int, last: int, planes: Array, odd: Array, even: Array, spot: Array, block: int, means: Array
 ) -> None:
     """Rows `first` to `last` of the result, those of all batch items one behind the other."""
     colours, width = planes.shape[1], planes.shape[3] - KERNEL_PX + 1
     rows = means.shape[2]
-    block = width // means.shape[3]
     oriented = len(odd) + len(even)
     sums = np.empty((PAIRS + 1) * LANES, np.float32)
     differences = np.empty((PAIRS + 1) * LANES, np.float32)

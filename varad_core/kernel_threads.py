@@ -10,10 +10,17 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
 
-def share(kernel: Callable[..., None], count: int, threads: int, *arguments: object) -> None:
-    """Call `kernel(first, last, *arguments)` over all of `range(count)`, in at most `threads` parts."""
-    threads = max(1, min(threads, count))
+WORK_PER_THREAD = 2**18  # about 0.1 ms: less is not worth waking a thread for
+
+
+def share(kernel: Callable[..., None], count: int, work: int, *arguments: object) -> None:
+    """Call `kernel(first, last, *arguments)` over all of `range(count)`, shared out among torch's threads.
+
+    `work`: of all calls together, counted as exponentials, or as four multiplications and additions each.
+    """
+    threads = max(1, min(torch.get_num_threads(), count, 1 + work // WORK_PER_THREAD))
     own, *others = itertools.pairwise(count * k // threads for k in range(threads + 1))
     submitted = [_pool(threads - 1).submit(kernel, *part, *arguments) for part in others]
     kernel(*own, *arguments)

@@ -24,6 +24,7 @@ PAPER_STEP_PX = 4  # the paper's map is kept at 1/4 of the image, its sigma like
 CLUSTER_SAMPLE = 20_000
 ALIKE = 10  # neighbouring tokens of one part resemble each other: so many tell as much as one by itself
 GAUSSIAN_SAMPLE = 60_000  # tokens of all parts together: enough for a few hundred channels
+MOST_VARIANCE = 300.0  # of a cluster along a direction; beyond, half precision of directions tells
 POSITION_PRIOR = 8.0  # parts' worth of belief in the whole image's mean and spread at each position
 
 
@@ -94,6 +95,7 @@ class GaussianScoring:
 
     def __init__(self, config: ScoringConfig, tensors: Mapping[str, Tensor]) -> None:
         self.config = config
+        # Of one layout, so that a model that was stored scores as before to the last bit.
         self.values = {name: tensors[name].float().contiguous() for name in self.NAMES}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -102,8 +104,10 @@ class GaussianScoring:
         return {name: value.half() if name in half else value for name, value in self.values.items()}
 
     def to(self, device: torch.device) -> "GaussianScoring":
-        """Move the statistics."""
+        """Move the statistics. Raises RuntimeError where they are none of good parts."""
         self.values = {name: value.to(device) for name, value in self.values.items()}
+        if device.type == "cpu":
+            _ = self._forms
         return self
 
     def distances(self, predictions: Sequence[Prediction]) -> Tensor:
@@ -114,7 +118,7 @@ class GaussianScoring:
         r = target.permute(0, 2, 3, 1).reshape(-1, C) - p
         centres = self.values["centres"]
         nearest = (centres.square().sum(1) - p @ (2 * centres).t()).argmin(1)
-        squared = (self.squared_together if r.is_cuda else self.squared_by_cluster)(r, nearest)
+        squared = (self.squared_by_cluster if r.device.type == "cpu" else self.squared_together)(r, nearest)
         return (squared.clamp_min(0) / C).sqrt().view(B, H, W)
 
     def squared_together(self, r: Tensor, nearest: Tensor) -> Tensor:
@@ -280,7 +284,7 @@ def _fit_gaussians(p: Tensor, r: Tensor, centres: Tensor, config: ScoringConfig)
             :rank
         ]  # farthest from 1, as likelihood counts it
         directions[k] = axes[:, kept].t().half().float()
-        gains[k] = 1 / variances[kept] - 1
+        gains[k] = 1 / variances[kept].clamp_max(MOST_VARIANCE) - 1
     return {
         "whiten_mean": whiten_mean, "whiten": whiten, "centres": centres, "means": means, "directions":
         directions, "gains": gains,

@@ -19,8 +19,6 @@ from varad_core.selective_scan_autograd import differentiable_scan
 from varad_core.selective_scan_inputs import ScanInputs
 from varad_core.selective_scan_kernels import LANES, Array, backward_kernel, forward_kernel
 
-_WORK_PER_THREAD = 2**18  # channels x steps x states, about 0.1 ms: less is not worth waking a thread for
-
 
 def numba_scan(inputs: ScanInputs) -> Tensor:
     """Run the recurrence on checked float32 or float64 arguments on a CPU."""
@@ -84,8 +82,7 @@ def _share(kernel: Callable[..., None], inputs: ScanInputs, *outputs: Array) -> 
         chunk_steps,
         *outputs,
     )
-    threads = min(torch.get_num_threads(), 1 + u.numel() * A.shape[1] // _WORK_PER_THREAD)
-    share(kernel, tiles, threads, *arguments)
+    share(kernel, tiles, u.numel() * A.shape[1], *arguments)
 
 
 def _arrays(*tensors: Tensor) -> list[Array]:

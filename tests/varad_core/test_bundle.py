@@ -20,6 +20,7 @@ from varad_core.bundle import (
     save_bundle,
 )
 from varad_core.inspector import Inspector
+from varad_core.scoring import GaussianScoring
 from varad_core.types import BundleError
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.zeros(2, dtype=torch.float16), "n": torch.tensor(3)}
@@ -225,6 +226,17 @@ def test_an_inspector_survives_its_bundle_exactly(
         one, two = trained.inspect(image), again.inspect(image)
         assert one.score == two.score
         assert np.array_equal(one.anomaly_map, two.anomaly_map)
+
+
+def test_statistics_that_no_parts_can_have_are_refused_at_loading(
+    bundle_path: Path, keys: Path, tmp_path: Path
+) -> None:
+    inspector = Inspector.load(bundle_path, trusted_keys=keys, device="cpu")
+    assert isinstance(inspector.scoring, GaussianScoring)
+    inspector.scoring.values["gains"][:] = -5.0
+    inspector.save(tmp_path / "m.safetensors", ensure_signing_key(keys))
+    with pytest.raises(BundleError, match="do not fit together"):
+        Inspector.load(tmp_path / "m.safetensors", trusted_keys=keys, device="cpu")
 
 
 def test_provenance_is_recorded(bundle_path: Path, keys: Path) -> None:

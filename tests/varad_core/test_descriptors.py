@@ -77,9 +77,24 @@ def test_the_number_of_threads_changes_nothing() -> None:
             assert torch.equal(one, again)
 
 
-def test_nan_survives() -> None:
-    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    images[0, 1, 30, 30] = torch.nan
-    for grid in Descriptors()(images):
-        assert grid.isnan().any()
-        assert not grid.isnan().all()
+@pytest.mark.parametrize("block", [1, 2])
+def test_nan_survives(block: int) -> None:
+    plane = noise(1, 3, 40, 140)
+    plane[0, 0, 20, 131] = torch.nan
+
+    def lost(signed: Tensor) -> Tensor:
+        """Cells that are NaN in either sign of the brightness's responses."""
+        return signed[0, :24].isnan().any(0)
+
+    found = lost(descriptors_cpu.energies(plane, *kernels(), block))
+    assert torch.equal(found, lost(descriptors.energies(plane, *kernels(), block)))
+    assert 0 < int(found.sum()) < found.numel() // 10
+
+
+def test_what_the_compiled_bank_cannot_do_is_refused_or_done_in_torch() -> None:
+    with pytest.raises(ValueError, match="block must be 1 or 2 and divide 6 x 9"):
+        descriptors_cpu.energies(noise(1, 3, 6, 9), *kernels(), 2)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    for exact, single in zip(Descriptors().double()(images), Descriptors()(images.float()), strict=True):
+        assert exact.dtype == torch.float64
+        assert torch.allclose(single, exact.float(), atol=1e-3)

@@ -56,6 +56,17 @@ def test_position_statistics_are_used_where_positions_differ_and_nowhere_else() 
     assert fit_positions(placed, 0.6)["location"].shape == (8, 8)
 
 
+def test_a_rare_cluster_that_strays_thousands_of_times_as_far_can_be_judged() -> None:
+    generator = torch.Generator().manual_seed(3)
+    predicted, residual = torch.randn(2, 60, 24, 32, 32, generator=generator)
+    predicted[::2, :, 16, 16] += 300
+    residual[::2, :, 16, 16] *= 1e4
+    config = ScoringConfig(clusters=2, rank=24, prior_weight=1.0)
+    scoring, scores = fit_gaussian_scoring(predicted, predicted + residual, HELD_OUT, config, seed=0)
+    assert torch.isfinite(scores).all()
+    assert torch.isfinite(scoring.distances([(predicted, predicted + residual)])).all()
+
+
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
 def test_distances_are_those_to_the_own_cluster_either_way(
     tokens: int, clusters: int, rank: int, seed: int
