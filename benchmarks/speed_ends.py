@@ -24,13 +24,13 @@ from benchmarks.speed_cases import (
     shown,
 )
 from benchmarks.turns import pair_ratio, take_turns
+from station.demo.training import SIDE_PX as DEMO_PICTURE_PX
 from varad_core.data import ImageFiles, load_image
 from varad_core.datasets import open_dataset
 from varad_core.inspector import Inspector
 from varad_core.train import train
 
 DEMO = Path(__file__).resolve().parents[1] / "station" / "demo"
-DEMO_PICTURE_PX = 512  # what the demo line's camera gives
 SIZE_PX = 256
 FIT_IMAGES = 20  # to fit VarAD on
 

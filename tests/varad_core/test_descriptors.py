@@ -63,7 +63,7 @@ def test_tokens_of_a_batch_are_those_of_its_images(size_px: int) -> None:
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
-    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    images = torch.rand(1, 3, 264, 264, generator=torch.Generator().manual_seed(2))  # enough for several
     before = torch.get_num_threads()
     results = []
     try:

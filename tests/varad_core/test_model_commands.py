@@ -9,7 +9,10 @@ import pytest
 
 import varad_core.train
 from drivers.buttons import RenderedPart
+from station.demo import training
 from station.model_commands import add_parsers
+from varad_core.bundle import load_bundle
+from varad_core.config import VaradConfig
 from varad_core.evaluate import Figures
 from varad_core.inspector import Inspector
 from varad_core.types import VaradError
@@ -198,3 +201,21 @@ def test_evaluate_prints_its_figures_as_json_last(
     assert set(figures) == {*Figures.__dataclass_fields__, "fit_s", "parameters"}
     assert figures["pixel_auroc"] is None
     assert 0 <= figures["image_auroc"] <= 1
+
+
+def test_the_model_that_ships_is_the_one_that_train_demo_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[VaradConfig] = []
+
+    def keep(config: VaradConfig, *_: object, **__: object) -> str:
+        asked.append(config)
+        return ""
+
+    monkeypatch.setattr(training, "train_demo", keep)
+    keys = tmp_path / "keys"
+    assert _run("train", "--demo", "--seed", 7, "--out", tmp_path / "m.safetensors", "--keys", keys) == 0
+    shipped = Path(training.__file__).parent
+    manifest = load_bundle(shipped / "model.safetensors", shipped).manifest
+    found = {"framing": "square"}  # by training, on the parts themselves
+    assert manifest["config"] == json.loads(json.dumps(asked[0].to_dict() | found))
