@@ -116,6 +116,10 @@ def tokenizer(name: TokenizerName) -> Callable[[VaradConfig], VaradConfig]:
     )
 
 
+def tokenizer_alone(name: TokenizerName) -> Callable[[VaradConfig], VaradConfig]:
+    return lambda config: no_prediction(tokenizer(name)(config))
+
+
 VARIANTS: Mapping[str, Variant] = {
     "no prediction": Variant("tokens judged by themselves", no_prediction),
     "no alignment": Variant(
@@ -141,6 +145,13 @@ VARIANTS: Mapping[str, Variant] = {
     "top 5 %": Variant("image score: mean of the top 5 %", scored(top_share=0.05)),
     "embedded": Variant("the tokenizer trained on procedural images", tokenizer("embedded")),
     "descriptors": Variant("the filter bank", tokenizer("descriptors")),
+    "embedded, no prediction": Variant("its tokens judged by themselves", tokenizer_alone("embedded")),
+    "descriptors, no prediction": Variant("its tokens judged by themselves", tokenizer_alone("descriptors")),
+    "varied copies": Variant("two varied copies of each good part", training(variants=2)),
+    "descriptors, varied copies": Variant(
+        "the filter bank, two varied copies of each good part",
+        lambda config: training(variants=2)(tokenizer("descriptors")(config)),
+    ),
     "steps 25": Variant("a quarter of the steps", training(steps=25)),
     "steps 400": Variant("four times the steps", training(steps=400)),
 }

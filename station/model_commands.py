@@ -96,8 +96,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the good parts held out for calibration and limits (default: 0.4)",
     )  # fmt: skip
     parser.add_argument(
-        "--variants", type=int, default=0, metavar="N",
-        help="train with N varied copies of each good part as well: light, pose, focus, noise (default: 0)",
+        "--variants", type=int, metavar="N",
+        help="train with N varied copies of each good part as well: light, pose, focus, noise (default: 0; "
+        "of --demo, 2)",
     )  # fmt: skip
     parser.add_argument(
         "--light", choices=("kept", "levelled"),
@@ -114,12 +115,12 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
     Raises:
         DataError: a value is out of range.
     """
-    from station.demo.training import IMAGE_SIZE_PX, TOKENIZER
+    from station.demo.training import IMAGE_SIZE_PX, TOKENIZER, VARIANTS
     from varad_core.config import default_config
 
     tokenizer: TokenizerName
     demo = getattr(arguments, "demo", False)
-    tokenizer, size_px = (TOKENIZER, IMAGE_SIZE_PX) if demo else ("embedded", 256)
+    tokenizer, size_px, variants = (TOKENIZER, IMAGE_SIZE_PX, VARIANTS) if demo else ("embedded", 256, 0)
     try:
         config = default_config(
             arguments.preset,
@@ -129,7 +130,9 @@ def _config(arguments: argparse.Namespace) -> "VaradConfig":
             arguments.seed,
         )
         config = _framed(config, arguments)
-        training = replace(config.training, variants=arguments.variants)
+        if arguments.variants is not None:
+            variants = arguments.variants
+        training = replace(config.training, variants=variants)
         if arguments.minutes is not None:
             training = replace(training, steps=arguments.steps or 0, minutes=arguments.minutes)
         elif arguments.steps is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SIDE_PX = 512
 TOKENIZER: TokenizerName = "descriptors"
 IMAGE_SIZE_PX = 272  # more pixels show more of a hair-thin scratch, and take longer
+VARIANTS = 2  # copies of each part in other light, pose and focus: a lamp may age, a lens be touched
 TEST_SEED = 70_007
 TEST_GOOD = 240
 TEST_PER_DEFECT = 40
@@ -117,6 +118,7 @@ else.
 | model | {model_id}, preset {inspector.config.preset}, tokenizer {inspector.config.tokenizer} |
 | trained on | {facts["good_parts"]} rendered good parts, seed {facts["seed"]} |
 | of these | {facts["fitted_parts"]} for the predictor, {facts["held_out_parts"]} for calibration and limits |
+| varied copies of each | {inspector.config.training.variants}: light, pose, focus, noise |
 | image | {inspector.input_size_px} px after alignment ({inspector.alignment.name}) |
 | size | {facts["parameters"]:,} parameters, {size_bytes / 1e6:.1f} MB |
 | limits | recheck above {limits.recheck:.3f}, reject above {limits.reject:.3f} |
