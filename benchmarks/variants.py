@@ -144,14 +144,10 @@ VARIANTS: Mapping[str, Variant] = {
     "maximum": Variant("image score: the highest cell", scored(top_share=1e-6)),
     "top 5 %": Variant("image score: mean of the top 5 %", scored(top_share=0.05)),
     "embedded": Variant("the tokenizer trained on procedural images", tokenizer("embedded")),
-    "descriptors": Variant("the filter bank", tokenizer("descriptors")),
     "embedded, no prediction": Variant("its tokens judged by themselves", tokenizer_alone("embedded")),
+    "descriptors": Variant("the filter bank", tokenizer("descriptors")),
     "descriptors, no prediction": Variant("its tokens judged by themselves", tokenizer_alone("descriptors")),
     "varied copies": Variant("two varied copies of each good part", training(variants=2)),
-    "descriptors, varied copies": Variant(
-        "the filter bank, two varied copies of each good part",
-        lambda config: training(variants=2)(tokenizer("descriptors")(config)),
-    ),
     "steps 25": Variant("a quarter of the steps", training(steps=25)),
     "steps 400": Variant("four times the steps", training(steps=400)),
 }
