@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 LANES = 64  # of float32: four vector registers of 512 bits, or eight of 256
+BLOCK = 8  # values a side that are transposed at once
 LN_2 = math.log(2.0)
 
 # Not all of "fast": NaN, which stands for a damaged model or image, must survive, and division stay exact.
@@ -147,22 +148,33 @@ def _place(tile: int, channels: int, groups: int) -> tuple[int, int, int, int]:
 @_inline
 def _gather(source: Array, start: int, tile: Array) -> None:
     """Transpose steps `start` and on of source (rows, L) into tile (steps, >= rows); zero the rest."""
-    steps = min(tile.shape[0], source.shape[1] - start)
-    for i in range(source.shape[0]):
-        row = source[i, start : start + steps]
-        for t in range(steps):
-            tile[t, i] = row[t]
-    tile[:, source.shape[0] :] = 0
+    rows, length = source.shape
+    steps = min(tile.shape[0], length - start)
+    _transpose(source[:, start : start + steps], tile[:steps, :rows])
+    tile[:, rows:] = 0
 
 
 @_inline
 def _scatter(tile: Array, start: int, target: Array) -> None:
     """Undo `_gather`: transpose the first columns of tile into steps `start` and on of target."""
-    steps = min(tile.shape[0], target.shape[1] - start)
-    for i in range(target.shape[0]):
-        row = target[i, start : start + steps]
-        for t in range(steps):
-            row[t] = tile[t, i]
+    rows, length = target.shape
+    steps = min(tile.shape[0], length - start)
+    _transpose(tile[:steps, :rows], target[:, start : start + steps])
+
+
+@_inline
+def _transpose(source: Array, target: Array) -> None:
+    """Set target to source.T, block by block, so that a cache line is used up before it is lost."""
+    rows, columns = source.shape
+    whole_rows, whole_columns = rows - rows % BLOCK, columns - columns % BLOCK
+    for i in range(0, whole_rows, BLOCK):
+        for j in range(0, whole_columns, BLOCK):
+            for k in range(BLOCK):
+                for m in range(BLOCK):
+                    target[j + k, i + m] = source[i + m, j + k]
+    for i in range(rows):
+        for j in range(whole_columns if i < whole_rows else 0, columns):
+            target[j, i] = source[i, j]
 
 
 def _forward_tiles(  # noqa: PLR0912
@@ -262,6 +274,7 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
     zero, one = u.dtype.type(0), u.dtype.type(1)
     u_tile = np.zeros((chunk_steps, LANES), u.dtype)
     raw = np.zeros((chunk_steps, LANES), u.dtype)
+    slope = np.zeros((chunk_steps, LANES), u.dtype)  # of softplus
     step = np.zeros((chunk_steps, LANES), u.dtype)
     drive = np.zeros((chunk_steps, LANES), u.dtype)
     y_tile = np.zeros((chunk_steps, LANES), u.dtype)
@@ -308,6 +321,8 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
                 if delta_softplus:
                     for i in range(LANES):
                         step[t, i] = softplus(raw[t, i])
+                    for i in range(LANES):
+                        slope[t, i] = sigmoid(raw[t, i])
                 for i in range(LANES):
                     drive[t, i] = step[t, i] * u_tile[t, i]
                     y_tile[t, i] = skip[i] * u_tile[t, i]
@@ -359,7 +374,7 @@ def _backward_tiles(  # noqa: PLR0912, PLR0915
                     ddelta_tile[t, i] = dstep[i] * ln_2 + ddrive[i] * u_tile[t, i]
                 if delta_softplus:
                     for i in range(LANES):
-                        ddelta_tile[t, i] *= sigmoid(raw[t, i])
+                        ddelta_tile[t, i] *= slope[t, i]
                 for i in range(LANES):
                     dshift[i] += ddelta_tile[t, i]
             _scatter(du_tile, start, du[item, own])
