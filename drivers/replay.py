@@ -19,24 +19,28 @@ from drivers.errors import CameraError, CameraNotFound
 from drivers.types import CameraInfo, Grab, ImageRgb
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH  # or 12 bits of 16 would come out nearly black
 
 
 def read_rgb(path: Path) -> ImageRgb:
     """An image file as uint8 (H, W, 3), read-only.
 
     Raises:
-        CameraError: the file is missing, empty, damaged or truncated; the message names it.
+        CameraError: the file is missing, empty, damaged or truncated, or has more than 8 bits a channel; the
+            message names it.
     """
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise CameraError(f"{path}: cannot be read ({error.strerror}); restore it or take it out") from error
     try:
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        decoded = cv2.imdecode(data, _AS_STORED) if data.size else None
     except cv2.error as error:
         raise CameraError(f"{path}: announces more pixels than can be decoded; take it out") from error
     if decoded is None:
         raise CameraError(f"{path}: damaged or not an image ({data.size} bytes); replace it or take it out")
+    if decoded.dtype != np.uint8:
+        raise CameraError(f"{path}: values are {decoded.dtype}; save it with 8 bits a channel")
     image_rgb = np.asarray(decoded, np.uint8)
     image_rgb.setflags(write=False)
     return image_rgb

@@ -86,8 +86,9 @@ class WholeImage:
             columns = step_px * round(size_px * width / height / step_px)
         elif step_px:
             rows = step_px * round(size_px * height / width / step_px)
-        interpolation = cv2.INTER_AREA if min(height, width) >= size_px else cv2.INTER_CUBIC
-        resized = cv2.resize(image_rgb, (columns, rows), interpolation=interpolation)
+        # Each side by itself, as a side that shrinks must be averaged, or thin defects fall between samples.
+        shrunk = cv2.resize(image_rgb, (min(columns, width), min(rows, height)), interpolation=cv2.INTER_AREA)
+        resized = cv2.resize(shrunk, (columns, rows), interpolation=cv2.INTER_CUBIC)
         to_image = _scaling(width / columns, height / rows)[:2]
         return Aligned(np.asarray(resized, np.uint8), to_image, True)
 

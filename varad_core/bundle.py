@@ -61,13 +61,19 @@ def ensure_signing_key(folder: Path) -> Ed25519PrivateKey:
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            key = Ed25519PrivateKey.generate()
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(key.private_bytes_raw().hex() + "\n")
+            new = Ed25519PrivateKey.generate()
+            _write_in_one_step(path, f"{new.private_bytes_raw().hex()}\n".encode(), mode=0o600)
         private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
-        (folder / PUBLIC_KEY_FILE).write_text(public_hex(private) + "\n")
-    except (OSError, ValueError) as error:
+        text = public_hex(private) + "\n"
+        public = folder / PUBLIC_KEY_FILE
+        if not public.exists() or public.read_text() != text:  # stations may be reading it
+            _write_in_one_step(public, text.encode(), mode=0o644)
+    except ValueError as error:
+        raise BundleError(
+            f"signing key {path}: is none ({error}); bring the file back from a copy, or remove it and a new "
+            "key is made"
+        ) from error
+    except OSError as error:
         raise BundleError(
             f"signing key {path}: cannot be made or read ({error}); check the folder"
         ) from error
@@ -135,22 +141,26 @@ def save_bundle(
     digest = _digest(plain, text)
     signature = signing_key.sign(digest).hex()
     data = save(plain, {"manifest": text, "key": public_hex(signing_key), "signature": signature})
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        _write_in_one_step(path, data, mode=0o644)
+    except OSError as error:
+        raise BundleError(f"bundle {path}: cannot be written ({error.strerror}); check the folder") from error
+    return _model_id(digest)
+
+
+def _write_in_one_step(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a temporary file beside it, synced, then renamed over `path`: nobody sees half of it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-        temporary = None
-    except OSError as error:
-        raise BundleError(f"bundle {path}: cannot be written ({error.strerror}); check the folder") from error
+        temporary.chmod(mode)
+        temporary.replace(path)
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-    return _model_id(digest)
+        temporary.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

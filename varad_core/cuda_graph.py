@@ -36,7 +36,7 @@ class CudaGraph:
                 forward(self._input)
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._output = forward(self._input)
 
     def __call__(self, tiles_rgb: NDArray[np.uint8]) -> Tensor:

@@ -20,20 +20,25 @@ def load_image(path: Path) -> ImageRgb:
     """Read an image as uint8 (H, W, 3) RGB.
 
     Raises:
-        DataError: it is missing or damaged.
+        DataError: it is missing, damaged, or has more than 8 bits a channel.
     """
     if not path.is_file():
         raise DataError(f"image {path}: no such file")
     data = np.fromfile(path, np.uint8)
     try:
-        image_bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image_bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
     except cv2.error:  # its header announces more pixels than can be decoded
         image_bgr = None
     if image_bgr is None:
         raise DataError(
             f"image {path}: cannot be decoded; the file is damaged or not an image, remove or replace it"
         )
-    return np.ascontiguousarray(image_bgr[..., ::-1], np.uint8)
+    if image_bgr.dtype != np.uint8:
+        raise DataError(
+            f"image {path}: values are {image_bgr.dtype}, the highest {image_bgr.max():g}, and nothing says "
+            "which of them is white; save it with 8 bits a channel"
+        )
+    return np.ascontiguousarray(image_bgr[..., ::-1])
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -81,10 +86,20 @@ def good_parts(folder: Path) -> ImageFiles:
     return ImageFiles(paths)
 
 
-def images_hash(images: Iterable[ImageRgb]) -> str:
-    """sha256 over the sorted sha256s of the images: of the files' bytes, or of the pixels where no files."""
+def image_digests(images: Iterable[ImageRgb]) -> list[str]:
+    """sha256 of each image: of the file's bytes, or of the pixels where there is no file.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     if isinstance(images, ImageFiles):
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in images.paths]
-    else:
-        digests = [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images]
+        try:
+            return [hashlib.sha256(path.read_bytes()).hexdigest() for path in images.paths]
+        except OSError as error:
+            raise DataError(f"image {error.filename}: cannot be read ({error.strerror})") from error
+    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images]
+
+
+def images_hash(digests: Iterable[str]) -> str:
+    """sha256 over the sorted digests of a set of images."""
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()

@@ -78,10 +78,9 @@ class Inspector:
         self.config = config
         self.alignment = alignment
         self.device = torch.device(device)
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
         self.tokenizer = tokenizer.eval().to(self.device)
         self.model = model.eval().to(self.device)
-        self.scoring = scoring
+        self.scoring = scoring.to(self.device) if isinstance(scoring, GaussianScoring) else scoring
         self.limits = limits
         self.provenance = dict(provenance)
         self.usual = load_usual(self.provenance.get("conditions", {}))
@@ -112,11 +111,7 @@ class Inspector:
             torch.set_num_threads(threads)
         keep_large_buffers()
         bundle = load_bundle(path, trusted_keys)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise VaradError(
-                f"device {device!r} asked for, and torch {torch.__version__} sees no CUDA device; use cpu"
-            )
+        device = usable_device(device)
         try:
             manifest = bundle.manifest
             config = VaradConfig.from_dict(manifest["config"])
@@ -130,10 +125,14 @@ class Inspector:
             scoring: Scoring = CosineScoring(config.image_size_px)
             if isinstance(model, StationVarAD):
                 statistics = _under(bundle.tensors, "scoring.")
-                scoring = GaussianScoring(config.scoring, statistics).to(torch.device(device))
+                scoring = GaussianScoring(config.scoring, statistics)
             inspector = cls(
                 config, alignment, tokenizer, model, scoring, limits, manifest["provenance"], device
             )
+        except torch.OutOfMemoryError as error:
+            raise VaradError(
+                f"bundle {path}: device {device} has not enough free memory for it; end what else uses it"
+            ) from error
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
             raise BundleError(
                 f"bundle {path}: its contents do not fit together "
@@ -250,7 +249,7 @@ class Inspector:
     def _forward(self, tiles_rgb: Tensor) -> Tensor:
         """The same on a GPU: the tokenizer in float16, recurrence, prediction and scoring in float32.
 
-        The weights are float16 already, see `TimmTokenizer`; bfloat16's shorter mantissa moves scores ten
+        The weights are rounded to float16, see `TimmTokenizer`; bfloat16's shorter mantissa moves scores ten
         times as far. The filter bank takes small differences: it stays in float32.
         """
         images = tiles_rgb.permute(0, 3, 1, 2).float() / 255
@@ -260,6 +259,24 @@ class Inspector:
         return self.scoring.maps(
             self.model.predict(self.model.prepare([grid.float() for grid in hierarchies]))
         )
+
+
+def usable_device(name: str) -> str:
+    """The device of this name, which has been tried; of `auto`: CUDA where there is one.
+
+    Raises:
+        VaradError: torch knows none of this name, or it is not there.
+    """
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA ends in an AssertionError
+        reason = " ".join(str(error).split())[:160]
+        raise VaradError(
+            f"device {name!r}: torch {torch.__version__} cannot use it ({reason}); name auto, cpu, cuda, "
+            "or cuda:1 and so on"
+        ) from error
+    return device
 
 
 def map_shape(canonical_rgb: ImageRgb, image_shape: tuple[int, int]) -> tuple[int, int]:

@@ -105,9 +105,8 @@ class GaussianScoring:
 
     def to(self, device: torch.device) -> "GaussianScoring":
         """Move the statistics. Raises RuntimeError where they are none of good parts."""
+        _ = self._forms
         self.values = {name: value.to(device) for name, value in self.values.items()}
-        if device.type == "cpu":
-            _ = self._forms
         return self
 
     def distances(self, predictions: Sequence[Prediction]) -> Tensor:

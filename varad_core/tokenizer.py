@@ -70,13 +70,16 @@ class TimmTokenizer(nn.Module):
             if resnet
             else {"img_size": image_size_px, "num_classes": 0}
         )
+        if name.startswith("dinov3"):  # else positions are computed on the CPU again for every image
+            options["dynamic_img_size"] = False
+        download = pretrained and weights is None
         try:
-            net = timm.create_model(TIMM_NAMES[name], pretrained=pretrained and weights is None, **options)
+            net = timm.create_model(TIMM_NAMES[name], pretrained=download, **options)
         except (OSError, RuntimeError) as error:  # no network, no such file on the hub
-            raise WeightsError(
-                f"tokenizer {name}: its weights could not be downloaded; give a local file with --weights "
-                f"({_one_line(error)})"
-            ) from error
+            problem = "its weights could not be downloaded; give a local file with --weights"
+            if not download:
+                problem = f"cannot be made for {image_size_px} px; choose another size"
+            raise WeightsError(f"tokenizer {name}: {problem} ({_one_line(error)})") from error
         if weights is not None:
             _load_file(net, name, weights)
         self.resnet = resnet
@@ -86,7 +89,7 @@ class TimmTokenizer(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         with torch.no_grad():
-            for tensor in [*net.parameters(), *net.buffers()]:
+            for tensor in net.state_dict().values():
                 if tensor.is_floating_point():
                     tensor.copy_(tensor.half().float())
 
@@ -162,6 +165,7 @@ def create_tokenizer(
     Raises:
         WeightsError: the file is missing, unreadable or does not fit, or the download failed.
     """
+    torch.backends.cudnn.allow_tf32 = False  # training and inspection: float32 means float32
     if name in ("embedded", "descriptors"):
         if weights is not None:
             raise WeightsError(f"tokenizer {name} takes no weights (got {weights}); drop --weights")
@@ -198,7 +202,7 @@ def weights_hash(tokenizer: Tokenizer) -> str:
     digest = hashlib.sha256()
     for key in sorted(tensors):
         digest.update(key.encode())
-        digest.update(tensors[key].contiguous().numpy().tobytes())
+        digest.update(tensors[key].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

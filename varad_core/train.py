@@ -18,9 +18,9 @@ from varad_core.alignment import Alignment, fit_alignment
 from varad_core.augmentation import Varied
 from varad_core.conditions import measure, usual_conditions
 from varad_core.config import TrainingConfig, VaradConfig
-from varad_core.data import MIN_GOOD_PARTS, images_hash
+from varad_core.data import MIN_GOOD_PARTS, image_digests, images_hash
 from varad_core.ignoring import Mask, PaintedOver, counting_each, following
-from varad_core.inspector import Inspector, keep_large_buffers
+from varad_core.inspector import Inspector, keep_large_buffers, usable_device
 from varad_core.levelling import level, usual_brightness
 from varad_core.limits import fit_limits, held_out_parts, require_parts
 from varad_core.model import GridShape, Prediction, StationVarAD, VarAD, create_model
@@ -67,7 +67,7 @@ def train(
         weights: the tokenizer's local weights.
         progress: called after each image or step.
         cancel: set it from another thread to stop.
-        device: of the predictor and the tokenizer.
+        device: of the predictor and the tokenizer; see `usable_device`.
         ignored: where nothing counts, drawn over the first image; see `ignoring.load_mask`.
 
     Returns:
@@ -76,11 +76,12 @@ def train(
     Raises:
         DataError: fewer than MIN_GOOD_PARTS images, too few for the bound asked for, or one cannot be used.
         WeightsError: see `create_tokenizer`.
+        VaradError: see `usable_device`.
         Cancelled: `cancel` was set.
     """
-    if len(images) < MIN_GOOD_PARTS:
-        raise DataError(f"training needs at least {MIN_GOOD_PARTS} good parts (got {len(images)})")
+    digests = different_parts(images)
     require_parts(len(images), config.training)
+    device = usable_device(device)
     keep_large_buffers()
     started = time.monotonic()
     cancel = cancel or Event()
@@ -124,6 +125,11 @@ def train(
         owners = np.array(store.owners)
         fitted_rows, held_out_rows = (np.flatnonzero(np.isin(owners, part)) for part in (fitted, held_out))
         final_loss = fit_model(model, store, fitted_rows, settings, progress, cancel)
+        if not math.isfinite(final_loss):
+            raise DataError(
+                f"training: {name}'s loss is {final_loss} at a learning rate of {settings.learning_rate}; "
+                "check that the pictures are of good parts, and lower the rate"
+            )
         region = None  # of tiles it is another one in each, and `score_whole` sees to it
         if isinstance(alignment, PaintedOver) and config.framing == "square":
             region = alignment.ignored
@@ -147,7 +153,7 @@ def train(
     provenance = {
         "name": name,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "training_sha256": images_hash(images),
+        "training_sha256": images_hash(digests),
         "good_parts": n,
         "fitted_parts": len(fitted),
         "held_out_parts": len(held_out),
@@ -161,6 +167,23 @@ def train(
         "conditions": usual_conditions([inputs.conditions[index] for index in range(n)]),
     }
     return Inspector(config, alignment, tokenizer, model, scoring, limits, provenance, device)
+
+
+def different_parts(images: Sequence[ImageRgb]) -> list[str]:
+    """The images' digests.
+
+    Raises:
+        DataError: fewer than MIN_GOOD_PARTS of them, or all but a few are copies.
+    """
+    digests = image_digests(images)
+    different = len(set(digests))
+    if different < MIN_GOOD_PARTS:
+        copies = f", {different} different ones; copies do not show how parts differ"
+        raise DataError(
+            f"training needs at least {MIN_GOOD_PARTS} good parts (got {len(images)}"
+            f"{copies if different < len(images) else ''})"
+        )
+    return digests
 
 
 def split(n: int, settings: TrainingConfig) -> tuple[list[int], list[int]]:

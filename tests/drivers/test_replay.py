@@ -120,3 +120,9 @@ def test_real_photographs(pills: Path) -> None:
         assert grab.image_rgb is not None
         assert grab.image_rgb.shape == (info.height_px, info.width_px, 3)
         assert grab.image_rgb.std() > 5
+
+
+def test_a_file_of_more_than_8_bits_a_channel_is_a_failed_grab_naming_it(coloured_folder: Path) -> None:
+    cv2.imwrite(str(coloured_folder / "01.png"), np.full((32, 32), 4095, np.uint16))
+    with pytest.raises(CameraError, match=r"01\.png: values are uint16; save it with 8 bits"):
+        read_rgb(coloured_folder / "01.png")

@@ -139,3 +139,16 @@ def test_map_of_an_aligned_part_lies_over_the_part(disc: DiscAlignment, part: Re
     scale = image.shape[0] / 96
     assert abs((columns.mean() + 0.5) * scale - 0.5 - found.x_px) < 1.5
     assert abs((rows.mean() + 0.5) * scale - 0.5 - found.y_px) < 1.5
+
+
+@pytest.mark.parametrize("shape", [(250, 499), (499, 250), (200, 1600)])
+def test_a_thin_line_is_seen_wherever_it_lies(shape: tuple[int, int]) -> None:
+    """One side shrinks, the other grows."""
+    long_axis = int(np.argmax(shape))
+    depths = []
+    for place in range(100, 124):
+        image = np.full((*shape, 3), 200, np.uint8)
+        np.moveaxis(image, long_axis, 0)[place] = 0
+        aligned = WholeImage().align(image, 256).image_rgb
+        depths.append(200 - int(aligned.min()))
+    assert min(depths) > 0.4 * 200 * 256 / max(shape)  # halved where it falls between two cells

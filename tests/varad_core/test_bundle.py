@@ -71,6 +71,37 @@ def test_keys_are_made_once_and_private(tmp_path: Path) -> None:
     assert (tmp_path / "k" / PUBLIC_KEY_FILE).read_text().strip() != first.hex()
 
 
+def test_the_public_key_is_not_touched_while_it_is_right(tmp_path: Path) -> None:
+    """Stations may be reading it."""
+    ensure_signing_key(tmp_path)
+    public = tmp_path / PUBLIC_KEY_FILE
+    before, text = public.stat(), public.read_text()
+    ensure_signing_key(tmp_path)
+    assert (public.stat().st_ino, public.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    public.write_text("another\n")
+    ensure_signing_key(tmp_path)
+    assert public.read_text() == text
+
+
+def test_a_key_cut_short_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    ensure_signing_key(tmp_path)
+    (tmp_path / PRIVATE_KEY_FILE).write_text("")
+    with pytest.raises(BundleError, match=r"station\.ed25519: is none .*; bring the file back from a copy"):
+        ensure_signing_key(tmp_path)
+
+
+def test_a_key_that_cannot_be_written_leaves_nothing_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle_module.os, "fsync", full)
+    with pytest.raises(BundleError, match="No space left"):
+        ensure_signing_key(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such file") as error:
         load_bundle(tmp_path / "none", None)

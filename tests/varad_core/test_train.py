@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from varad_core.augmentation import move
 from varad_core.config import PredictorConfig, TrainingConfig, VaradConfig, default_config
-from varad_core.data import ImageFiles, good_parts, images_hash, load_image
+from varad_core.data import ImageFiles, good_parts, image_digests, images_hash, load_image
 from varad_core.train import Cancelled, split, train
-from varad_core.types import DataError
+from varad_core.types import DataError, VaradError
 
 Image = NDArray[np.uint8]
 FLAT = tiny_config(image_size_px=64, alignment="none", training=TrainingConfig(seed=1, steps=3, batch_size=2))
@@ -125,6 +125,33 @@ def test_too_few_parts_say_how_many_are_needed(tmp_path: Path) -> None:
         good_parts(tmp_path / "none")
 
 
+def test_copies_of_a_few_pictures_are_no_training_set() -> None:
+    with pytest.raises(DataError, match=r"got 21, 7 different ones; copies do not show"):
+        train(_textures(7) * 3, FLAT, name="a")
+
+
+def test_a_loss_that_is_no_number_ends_the_training() -> None:
+    config = replace(FLAT, training=replace(FLAT.training, learning_rate=1e4))
+    with pytest.raises(DataError, match="loss is nan at a learning rate of 10000"):
+        train(_textures(8), config, name="a")
+
+
+def test_more_than_8_bits_a_channel_are_refused(tmp_path: Path) -> None:
+    """12 bits in 16, as cameras store them, would be nearly black at 8."""
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), np.full((32, 32), 4095, np.uint16))
+    with pytest.raises(
+        DataError, match=r"deep\.png: values are uint16, the highest 4095.* save it with 8 bits"
+    ):
+        load_image(path)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps"])
+def test_a_device_that_is_not_there_is_named_before_the_work(device: str) -> None:
+    with pytest.raises(VaradError, match=f"device '{device}': torch .* cannot use it"):
+        train(_textures(8), FLAT, name="a", device=device)
+
+
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "gone"])
 def test_damaged_images_are_named(tmp_path: Path, damage: str) -> None:
     _save(tmp_path / "good", _textures(9))
@@ -153,10 +180,10 @@ def test_training_hash_is_of_the_files_whatever_their_order(tmp_path: Path) -> N
     _save(tmp_path / "good", _textures(8))
     files = good_parts(tmp_path / "good")
     expected = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files.paths)
-    assert images_hash(files) == hashlib.sha256("\n".join(expected).encode()).hexdigest()
-    assert images_hash(ImageFiles(files.paths[::-1])) == images_hash(files)
+    assert images_hash(image_digests(files)) == hashlib.sha256("\n".join(expected).encode()).hexdigest()
+    assert images_hash(image_digests(ImageFiles(files.paths[::-1]))) == images_hash(image_digests(files))
     shutil.copy(files.paths[0], files.paths[1])
-    assert images_hash(files) != hashlib.sha256("\n".join(expected).encode()).hexdigest()
+    assert images_hash(image_digests(files)) != hashlib.sha256("\n".join(expected).encode()).hexdigest()
 
 
 def test_configurations_survive_json_and_refuse_nonsense() -> None:
