@@ -152,7 +152,7 @@ def read_runs(path: Path | None) -> list[Run]:
 
 
 def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str) -> dict[str, Any]:
-    """What a run's figures depend on, as JSON gives it back; of VarAD's own code a hash."""
+    """What a run's figures depend on, as JSON gives it back; of the code a hash."""
     settings = {
         "image_size": args.image_size,
         "limit_train": args.limit_train,
@@ -167,10 +167,9 @@ def run_settings(args: argparse.Namespace, one: Run, dataset: Dataset, cpu: str)
         settings["buttons"] = [args.buttons, hashlib.sha256(renderer).hexdigest()[:12]]
     if args.ignore_left:
         settings["ignore_left_px"] = args.ignore_left
-    if one["method"] in VARAD_METHODS:
-        sources = sorted((ROOT / "varad_core").glob("*.py"))
-        code = b"".join(path.read_bytes() for path in sources)
-        settings["code"] = hashlib.sha256(code).hexdigest()[:12]
+    # Of peers, too: VarAD's code reads their images and measures them.
+    sources = sorted([*(ROOT / "varad_core").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+    settings["code"] = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 

@@ -34,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     begun = time.process_time()
     try:
         teacher = ResNet50V2(args.teacher)
-        targets = make_targets(teacher, args.work, seed=args.seed, count=args.images, channels=(FINE, COARSE))
-        net, explained = distill(teacher, targets, args.work, seed=args.seed, steps=args.steps)
+        teacher_sha256 = hashlib.sha256(args.teacher.read_bytes()).hexdigest()
+        work = args.work / f"teacher-{teacher_sha256[:12]}"
+        targets = make_targets(teacher, work, seed=args.seed, count=args.images, channels=(FINE, COARSE))
+        net, explained = distill(teacher, targets, work, seed=args.seed, steps=args.steps)
     except VaradError as error:
         print(f"pretraining: {error}", file=sys.stderr)
         return 2
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "images": args.images,
         "steps": args.steps,
         "seed": args.seed,
-        "teacher_sha256": hashlib.sha256(args.teacher.read_bytes()).hexdigest(),
+        "teacher_sha256": teacher_sha256,
         "torch": torch.__version__,
         "explained_fine": round(explained["fine"], 4),
         "explained_coarse": round(explained["coarse"], 4),

@@ -94,10 +94,12 @@ def distill(
         step += 1
         if step % CHECKPOINT_STEPS == 0 or step == steps:
             print(f"step {step}/{steps}, loss {np.mean(recent[-CHECKPOINT_STEPS:]):.4f}", flush=True)
+            unfinished = checkpoint.with_suffix(".unfinished")  # killed while writing, the old one stays
             torch.save(
                 {"step": step, "student": student.state_dict(), "optimizer": optimizer.state_dict()},
-                checkpoint,
+                unfinished,
             )
+            unfinished.replace(checkpoint)
     net.eval().requires_grad_(False)
     for name in STAGES:
         fold_norms(net.get_submodule(name))

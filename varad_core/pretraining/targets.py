@@ -88,7 +88,9 @@ def make_targets(
         stages = teacher(to_tensor(targets.images[rows]))
         for array, stage, reduce in zip((targets.fine, targets.coarse), stages, components, strict=True):
             array[rows] = reduce(stage).numpy()
-        marker.write_text(str(start + BATCH))
+        unfinished = marker.with_suffix(".unfinished")
+        unfinished.write_text(str(start + BATCH))
+        unfinished.replace(marker)
         print(f"targets {start + BATCH}/{count}", flush=True)
     return targets
 
