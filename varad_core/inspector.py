@@ -250,10 +250,11 @@ class Inspector:
         """The same on a GPU: the tokenizer in float16, recurrence, prediction and scoring in float32.
 
         The weights are rounded to float16, see `TimmTokenizer`; bfloat16's shorter mantissa moves scores ten
-        times as far. The filter bank takes small differences: it stays in float32.
+        times as far. The filter bank takes small differences and DINOv3 was not made for half precision:
+        these stay in float32.
         """
         images = tiles_rgb.permute(0, 3, 1, 2).float() / 255
-        half = self.config.tokenizer != "descriptors"
+        half = self.config.tokenizer != "descriptors" and not self.config.tokenizer.startswith("dinov3")
         with torch.autocast(self.device.type, torch.float16, enabled=half):
             hierarchies = self.tokenizer(images)
         return self.scoring.maps(
