@@ -68,6 +68,8 @@ class AcquisitionStage(Stage):
         self._last_frame_id: int | None = None
         self._last_image: ImageRgb | None = None
         self._missing_in_a_row = 0
+        self._failed_in_a_row = 0
+        self._failure = ""
         self._wake = threading.Condition()
         self._running = False
         self._has_run = False
@@ -274,7 +276,12 @@ class AcquisitionStage(Stage):
     def _arrival(self, trigger: Trigger, grab: Grab) -> Arrival:
         """The part's frame, or why its buffer cannot be used."""
         if grab.image_rgb is None:
+            log.warning("%s: no picture of part %d: %s", self._camera_id, trigger.part_seq, grab.error)
+            self._failed_in_a_row, self._failure = self._failed_in_a_row + 1, grab.error
             return self._missed("failed", trigger, Reason.FRAME_FAILED, grab.error)
+        if self._failed_in_a_row:
+            self._failed_in_a_row = 0
+            self._tell()
         assert self._info is not None
         height, width = grab.image_rgb.shape[:2]
         if self._info.fixed_size and (width, height) != (self._info.width_px, self._info.height_px):
@@ -311,11 +318,18 @@ class AcquisitionStage(Stage):
         return lost
 
     def _count(self, kind: str, number: int) -> None:
-        """Count what went wrong, in the camera's line on the screen."""
+        """Count what went wrong."""
         self.counts[kind] += number
+        self._tell()
+
+    def _tell(self) -> None:
+        """The camera's line on the screen; no fault while it fails: a PLC would trigger no more, for ever."""
         assert self._info is not None
         told = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        self._on_camera("ok", f"{self._info.model}; {told}")
+        if self._failed_in_a_row >= self._config.lost_after > 0:
+            self._on_camera("warn", f"{self._failed_in_a_row} pictures in a row failed: {self._failure}")
+        else:
+            self._on_camera("ok", f"{self._info.model}; {told}")
 
     # --- reconnect
 

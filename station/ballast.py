@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+BALLAST = "ballast"  # of the file, beside the database
+
 
 class Ballast:
     """One file of a fixed size. One thread, the recording stage, is the only caller."""

@@ -125,7 +125,8 @@ class CommandClient:
             socket.send(json.dumps({"command": command, **arguments}).encode())
             if not socket.poll(self._timeout_ms):
                 raise CommandError(
-                    f"no answer to {command!r} from {self._address} within {self._timeout_ms} ms"
+                    f"no answer to {command!r} from {self._address} within {self._timeout_ms} ms; does the "
+                    "line run, and with this configuration?"
                 )
             data = socket.recv()
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from station import line_commands
+from station.ballast import BALLAST
 
 if TYPE_CHECKING:
     from station.config import StationConfig
@@ -52,6 +53,7 @@ def findings(config: "StationConfig", *, beside_line: bool = False) -> Iterator[
         ("record", _record),
         ("backup", _backup),
         ("ports", _ports),
+        ("metrics", _metrics),
         ("keys", _keys),
         ("line", _line),
         ("model", _models),
@@ -86,6 +88,12 @@ def _disk(config: "StationConfig") -> Finding:
     if not os.access(folder, os.W_OK):
         return "fail", f"{folder} cannot be written; give this user write access or change station.data_dir"
     free = shutil.disk_usage(folder).free
+    needed_mb = 2 * config.record.ballast_mb
+    if free < needed_mb * 1e6 and not config.database_path.with_name(BALLAST).exists():
+        return (
+            "fail",
+            f"{free / 1e6:.0f} MB free at {folder}, {needed_mb:g} needed to keep pictures; free some",
+        )
     text = f"{free / 1024**3:.1f} GiB free at {folder}"
     return ("ok", text) if free >= _MIN_FREE_BYTES else ("warn", f"{text}; free some before a shift")
 
@@ -95,7 +103,7 @@ def _record(config: "StationConfig") -> Finding:
 
     from db.chain import read_faults
     from db.errors import RecordError, RecordMissing, record_errors
-    from db.models import Part
+    from db.models import Part, Run
     from db.session import open_read_only
 
     try:
@@ -107,6 +115,8 @@ def _record(config: "StationConfig") -> Finding:
     try:
         with record_errors(database.path), database.connect() as connection:
             parts = connection.execute(select(func.count()).select_from(Part)).scalar_one()
+            last_run = select(Run.station).order_by(Run.started_unix_ns.desc()).limit(1)
+            station = connection.execute(last_run).scalar_one_or_none()
             problems = [problem for problem in (database.loss, *read_faults(connection)) if problem]
     except RecordError as error:
         return "fail", str(error)
@@ -114,6 +124,9 @@ def _record(config: "StationConfig") -> Finding:
         database.close()
     if problems:
         return "fail", f"{problems[0]}; keep the disk and compare with a backup"
+    if station not in (None, config.station.name):
+        other = f"{station!r}, and this is {config.station.name!r}: its reports would count those, too"
+        return "warn", f"{config.database_path} holds {parts} parts of {other}; change station.data_dir"
     return "ok", f"{parts} parts recorded, nothing altered"
 
 
@@ -136,13 +149,29 @@ def _backup(config: "StationConfig") -> Finding:
 def _ports(config: "StationConfig") -> Finding:
     host, first = config.publishing.host, config.publishing.port
     for port in range(first, first + 3):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                return "warn", f"{host}:{port}: {error.strerror}; is this line running already?"
+        if problem := _unusable(host, port):
+            return "warn", f"{problem}; is this line running already?"
     return "ok", f"{host}:{first} to {first + 2} are free"
+
+
+def _metrics(config: "StationConfig") -> Finding:
+    host, port = config.metrics.host, config.metrics.port
+    if not port:
+        return "ok", "none configured"
+    if (problem := _unusable(host, port)) and _ports(config)[0] == "ok":
+        return "warn", f"{problem}; change metrics.port, another program has it"
+    return "ok", f"{host}:{port}"
+
+
+def _unusable(host: str, port: int) -> str:
+    """Why a port cannot be listened on; empty where it can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return f"{host}:{port}: {error.strerror}"
+    return ""
 
 
 def _all_of(found: Iterable[tuple[str, Finding]]) -> Finding:
@@ -257,7 +286,9 @@ def _camera(config: "StationConfig", index: int) -> Finding:
         camera.close()
     if grab is None or grab.image_rgb is None:
         return "fail", f"{text}; no image: {grab.error if grab else 'none came in time'}"
-    return "ok", text
+    height, width = grab.image_rgb.shape[:2]
+    grey = (grab.image_rgb == grab.image_rgb[..., :1]).all()
+    return "ok", f"{text}; sent a {'grey' if grey else 'colour'} picture of {width} x {height} px"
 
 
 def _plc(config: "StationConfig") -> Finding:

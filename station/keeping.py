@@ -181,7 +181,8 @@ class PartKeeper:
     def trouble(self) -> str:
         """Why pictures are shed; empty when they are kept."""
         if not self.has_room():
-            return "disk full: pictures are shed, rows are kept; free some space"
+            needed = f"{2 * self._config.ballast_mb:g} MB"
+            return f"disk full: pictures are shed, rows are kept; free some space, {needed} at least"
         return self._not_stored or (SLOW if time.monotonic() < self._slow_until_s else "")
 
     def has_room(self) -> bool:

@@ -86,7 +86,8 @@ class MetricsStage(Stage):
             try:
                 server = HTTPServer(address, handler)
             except OSError as error:
-                log.warning("metrics: %s:%d cannot be used: %s", *address, error.strerror or error)
+                why = error.strerror or error
+                log.warning("metrics: %s:%d cannot be used: %s; change metrics.port", *address, why)
                 self._on_trouble(f"port {address[1]} cannot be used ({error.strerror or error})")
             else:
                 self._on_trouble("")

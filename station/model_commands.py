@@ -28,6 +28,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     )  # fmt: skip
     train.add_argument("--recipe", metavar="NAME", help="the product; required with --good")
     train.add_argument("--out", type=Path, metavar="FILE", help="bundle to write (default: NAME.safetensors)")
+    train.add_argument("--replace", action="store_true", help="write over the bundle where there is one")
     train.add_argument(
         "--keys", type=Path, default=DEFAULT_KEYS, metavar="DIR",
         help="folder of the signing key, made on first use (default: keys)",
@@ -158,6 +159,7 @@ def _framed(config: "VaradConfig", arguments: argparse.Namespace) -> "VaradConfi
 
 def run_train(arguments: argparse.Namespace) -> int:
     """`station train`."""
+    from station.sections import LONGEST_RECIPE
     from varad_core.bundle import ensure_signing_key, require_writable
     from varad_core.data import good_parts
     from varad_core.ignoring import PaintedOver, load_mask, widened
@@ -171,7 +173,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         from station.demo.training import train_demo
 
         out = arguments.out or Path("demo.safetensors")
-        require_writable(out)
+        require_writable(out, replace=arguments.replace)
         require_parts(arguments.parts, config.training)
         key = ensure_signing_key(arguments.keys)
         with _progress_bar(quiet=False) as progress:
@@ -179,8 +181,10 @@ def run_train(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.recipe:
         raise DataError("train: --good needs --recipe NAME, the product the model is for")
+    if len(arguments.recipe) > LONGEST_RECIPE:
+        raise DataError(f"--recipe: {len(arguments.recipe)} characters, at most {LONGEST_RECIPE}")
     out = arguments.out or Path(f"{arguments.recipe}.safetensors")
-    require_writable(out)
+    require_writable(out, replace=arguments.replace)
     images = good_parts(arguments.good)
     ignored = load_mask(arguments.ignore, images.paths[0]) if arguments.ignore else None
     key = ensure_signing_key(arguments.keys)

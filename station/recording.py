@@ -23,6 +23,7 @@ from db.queries import read_counts, read_known_files, shift_counts, yield_trend
 from db.retention import expire_rows
 from db.session import refuse_damaged, sqlite_connection
 from db.writer import EventRow, PartRow, Writer
+from station.ballast import BALLAST
 from station.keeping import SLOW, KeptPart, PartKeeper
 from station.lasting_record import LastingRecord
 from station.sections import LineSection, RecordSection
@@ -90,7 +91,7 @@ class RecordingStage(Stage):
         self._archive = Archive(images_dir)
         self._keeper = PartKeeper(
             archive=self._archive,
-            ballast_path=database_path.with_name("ballast"),
+            ballast_path=database_path.with_name(BALLAST),
             run_id=run_id,
             line=line,
             shifts=shifts,
@@ -136,7 +137,7 @@ class RecordingStage(Stage):
         """Take a decided part. Never blocks; its pixels are let go when too many wait already."""
         part = self._keeper.take(inspection)
         self._queue.put(part)
-        if part.row.image_shed:
+        if part.row.image_shed and self._said[0] != "fault":
             self._say("fault", SLOW)  # this stage's own thread may be what waits
 
     @property

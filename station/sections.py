@@ -10,6 +10,8 @@ from drivers.config import NoOutputConfig, OutputConfig
 
 OutputChoice = Annotated[OutputConfig, Field(discriminator="driver")]
 
+LONGEST_RECIPE = 60  # characters
+
 
 class Section(BaseModel):
     """What every section is: closed, frozen, finite."""
@@ -28,7 +30,7 @@ class StationSection(Section):
 class LineSection(Section):
     """What runs on the line."""
 
-    recipe: str = Field(min_length=1, max_length=60)
+    recipe: str = Field(min_length=1, max_length=LONGEST_RECIPE)
     lot: str = Field(default="", max_length=60)
     user: str = Field(default="", max_length=60)
     takt_ms: float = Field(gt=0, le=3_600_000)

@@ -13,13 +13,14 @@ _RANK = {"high": 0, "medium": 1, "low": 2}
 
 
 def in_order(alarms: Iterable[Alarm]) -> tuple[Alarm, ...]:
-    """Unacknowledged before acknowledged, then by priority, then the newest first."""
+    """Unacknowledged before acknowledged, there before gone, then by priority, then the newest first."""
     return tuple(
         sorted(
             alarms,
             key=lambda alarm: (
                 not needs_attention(alarm),
                 alarm.acknowledged,
+                not alarm.active,
                 _RANK.get(alarm.priority, 0),
                 -alarm.raised_unix_ns,
                 alarm.key,

@@ -163,12 +163,18 @@ def _write_in_one_step(path: Path, data: bytes, *, mode: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, *, replace: bool = True) -> None:
     """Fail before the training, not after it, where a bundle could not be written.
 
     Raises:
-        BundleError: the folder is missing or not writable, or `path` is a folder.
+        BundleError: the folder is missing or not writable, `path` is a folder, or a file that is not to be
+            replaced.
     """
+    if path.is_file() and not replace:
+        raise BundleError(
+            f"bundle {path}: is there already, and a line may be using it; name the new one with --out, e.g. "
+            f"{path.stem}-2{path.suffix}, or add --replace"
+        )
     if path.is_dir():
         raise BundleError(f"bundle {path}: is a folder; give a file name, e.g. {path / 'model.safetensors'}")
     if not path.parent.is_dir():

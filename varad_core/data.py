@@ -81,7 +81,7 @@ def good_parts(folder: Path) -> ImageFiles:
     if len(paths) < MIN_GOOD_PARTS:
         raise DataError(
             f"folder {folder}: {len(paths)} images, need at least {MIN_GOOD_PARTS} good parts "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}; not in folders within it)"
         )
     return ImageFiles(paths)
 

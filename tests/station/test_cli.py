@@ -62,9 +62,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return said[-1]
 
 
-def picture(path: Path, size: tuple[int, int] = (64, 64)) -> None:
+def picture(path: Path, seed: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), np.random.default_rng(1).integers(0, 255, (*size, 3), np.uint8))
+    assert cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--parts", "0"], ["train"]])
@@ -158,7 +158,7 @@ def test_training_on_what_is_no_training_set(capsys: pytest.CaptureFixture[str],
     good.mkdir()
     assert "good" in train()  # an empty one
     for number in range(40):
-        picture(good / f"{number}.png")
+        picture(good / f"{number}.png", number)
     (good / "7.png").write_bytes(b"not a picture")
     assert "7.png" in train()
     (good / "7.png").write_bytes((good / "8.png").read_bytes()[:200])
@@ -171,7 +171,7 @@ def test_evaluating_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert str(tmp_path / "none") in refused(capsys, "evaluate", tmp_path / "none")
     weights = tmp_path / "w.safetensors"
     for number in range(40):
-        picture(tmp_path / f"set/train/good/{number}.png")
+        picture(tmp_path / f"set/train/good/{number}.png", number)
     picture(tmp_path / "set/test/good/1.png")
     picture(tmp_path / "set/test/bad/1.png")
     said = refused(capsys, "evaluate", tmp_path / "set", "--tokenizer", "resnet18", "--weights", weights)

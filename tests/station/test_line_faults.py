@@ -113,6 +113,27 @@ def test_a_camera_that_is_unplugged_silently_is_taken_for_lost_and_comes_back(
     assert missed == ["frame missing"] * 3
 
 
+def test_pictures_that_fail_in_a_row_are_told_while_the_camera_is_asked_on(
+    tmp_path: Path, no_leaks: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = ScriptedCamera([PASS])
+    engine = Engine(line_config(tmp_path, trigger={"lost_after": 3}), cameras=[camera], command=STAND_IN)
+    engine.start()
+    wait_until(lambda: engine.ledger.snapshot().passed >= 2)
+    camera.script = ["failed"]
+    wait_until(lambda: engine.health.device_state("camera") == "warn")
+    (device,) = (device for device in engine.status().devices if device.name == "camera")
+    assert "pictures in a row failed" in device.text
+    camera.script = [PASS]
+    wait_until(lambda: engine.health.device_state("camera") == "ok")
+    passed = engine.ledger.snapshot().passed
+    wait_until(lambda: engine.ledger.snapshot().passed >= passed + 2)
+    account = engine.stop("done")
+    assert_whole(account, engine, account.triggered)
+    assert engine.acquisition.counts["reconnects"] == 0
+    assert "CAM 1: no picture of part" in caplog.text
+
+
 def test_a_camera_that_hangs_on_a_picture_passes_no_part_with_it(tmp_path: Path, no_leaks: None) -> None:
     script = [PASS, (51, 0, 0), (51, 0, 0), (51, 0, 0), PASS, "failed", PASS, (51, 0, 0)]
     config = line_config(tmp_path, trigger={"reject_repeats": True})

@@ -167,6 +167,12 @@ def test_below_target_is_not_amber_while_no_alarm_says_so(window: MainWindow) ->
     assert theme.WARN.name() not in names
 
 
+def test_an_alarm_that_is_there_comes_before_one_that_is_gone(window: MainWindow) -> None:
+    gone = make_alarm(key="a", priority="high", title="20 rejects in a row", active=False)
+    deliver(window, make_status(alarms=(gone, make_alarm(key="b", priority="medium", title="Disk full"))))
+    assert "Disk full" in window.alarm_strip.accessibleDescription()
+
+
 def test_alarm_strip_shows_the_first_that_wants_attention(window: MainWindow) -> None:
     alarms = (
         make_alarm(key="a", priority="high", title="Old", acknowledged=True),

@@ -80,7 +80,9 @@ def test_train_writes_a_bundle_that_the_station_loads(
         ({"--out": "no/such/folder/m.safetensors"}, "does not exist"),
         ({"--image-size": "30"}, "image_size_px must be"),
         ({"--tokenizer": "resnet18", "--weights": "none.safetensors"}, "no such file"),
+        ({"--image-size": "3"}, r"image_size_px must be 64 to 2048 \(got 3\)"),
         ({"--recipe": None}, "--recipe"),
+        ({"--recipe": "r" * 300}, "--recipe: 300 characters, at most 60"),
         ({"--steps": "0"}, "nothing is trained"),
         ({"--false-reject": "0.02"}, "needs 149 held-out good parts, 372 in all"),
         ({"--false-reject": "2"}, "false_reject_target must be between 0 and 1"),
@@ -110,6 +112,19 @@ def test_wrong_arguments_say_what_to_do_and_write_nothing(
         _run("train", *argv)
     assert "\n" not in str(error.value)
     assert list(out.iterdir()) == []
+
+
+def test_a_bundle_that_is_there_is_replaced_only_if_asked(data: Path, tmp_path: Path) -> None:
+    """A line may be using it, and retraining for a product comes with its name."""
+    out = tmp_path / "btn.safetensors"
+    out.write_bytes(b"the model in use")
+    argv = ("train", "--good", data / "train" / "good", "--recipe", "btn", "--out", out,
+            "--keys", tmp_path / "k", *SMALL)  # fmt: skip
+    with pytest.raises(VaradError, match=r"is there already.*btn-2\.safetensors, or add --replace"):
+        _run(*argv)
+    assert out.read_bytes() == b"the model in use"
+    assert _run(*argv, "--replace") == 0
+    assert Inspector.load(out, trusted_keys=tmp_path / "k", device="cpu").model_name == "btn"
 
 
 def test_resolutions_of_one_length_are_refused(data: Path, tmp_path: Path) -> None:
@@ -188,7 +203,7 @@ def test_long_parts_are_inspected_in_tiles_unless_asked_otherwise(
     printed = capsys.readouterr().out
     assert f"framing {framing}" in printed
     assert ("squares a picture" in printed) == (framing == "tiles")
-    _run(*arguments, "--framing", "square")
+    _run(*arguments, "--replace", "--framing", "square")
     assert Inspector.load(out, trusted_keys=keys, device="cpu").config.framing == "square"
 
 
