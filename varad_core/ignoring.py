@@ -22,6 +22,7 @@ from varad_core.types import DataError
 
 Mask = NDArray[np.bool_]  # (H, W), True where nothing counts
 PAINT = 128
+MOST_GREY = 0.1  # of a mask: soft edges of the brush, a lossy file
 LEAST = 0.02  # of a square as high as the part is wide or high: less left to look at is a mistake
 
 
@@ -29,9 +30,17 @@ def load_mask(path: Path, drawn_over: Path) -> Mask:
     """Read a mask that was drawn over a part's picture: white where nothing counts, black elsewhere.
 
     Raises:
-        DataError: it cannot be read, has another size than the picture, or leaves out everything or nothing.
+        DataError: it cannot be read, is no drawing in black and white, has another size than the picture, or
+            leaves out everything or nothing.
     """
-    drawn = load_image(path).max(axis=2) >= 128
+    picture = load_image(path).max(axis=2)
+    grey = ((picture > 32) & (picture < 223)).mean()
+    if grey > MOST_GREY:
+        raise DataError(
+            f"mask {path}: {grey:.0%} of it is neither black nor white, is it a photograph? Paint white what "
+            "does not count, and all else black"
+        )
+    drawn = picture >= 128
     height, width = load_image(drawn_over).shape[:2]
     if drawn.shape != (height, width):
         raise DataError(

@@ -185,6 +185,8 @@ def test_masks_that_fit_no_picture_are_refused_with_what_to_do(tmp_path: Path) -
         load_mask(drawn(np.zeros((SIDE, SIDE), np.uint8)), picture)
     with pytest.raises(DataError, match="no such file"):
         load_mask(tmp_path / "absent.png", picture)
+    with pytest.raises(DataError, match="100% of it is neither black nor white, is it a photograph"):
+        load_mask(drawn(plate(1)[..., 0]), picture)
     region = around(70, 90)
     np.testing.assert_array_equal(load_mask(drawn(region.astype(np.uint8) * 255), picture), region)
 
