@@ -350,6 +350,6 @@ class AcquisitionStage(Stage):
                 log.warning("%s: %s", self._camera_id, again)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
                 continue
-            self._last_frame_id, self._missing_in_a_row = None, 0
+            self._last_frame_id, self._missing_in_a_row, self._failed_in_a_row = None, 0, 0
             self._count("reconnects", 1)
             return
