@@ -9,6 +9,8 @@ from ui import theme, words
 from ui.canvas import LEFT, RIGHT, Canvas, number
 from ui.panel import Panel
 
+MANY_ROWS = 64  # decided and not recorded: more than one commit's
+
 
 class Counters(Panel):
     """Yield and counts of the shift. Yield is passed parts of all parts, as in the shift report."""
@@ -121,26 +123,37 @@ class LedgerLine(Panel):
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent, "Ledger of this run", "unknown")
         self._text = ""
-        self._balanced: bool | None = None
+        self._word = ""
+        self._amiss = False
 
     def show_status(self, status: StatusMessage | None) -> None:
         """None = unknown."""
         if status is None:
-            self._text, self._balanced = "Ledger unknown: no signal", None
+            self._text, self._word, self._amiss = "Ledger unknown: no signal", "", False
         else:
-            self._text, self._balanced = equation(status), status.ledger.balanced()
-        self.say(self._text)
+            self._text, (self._word, self._amiss) = equation(status), holds(status)
+        self.say(f"{self._text} {self._word}".strip())
 
     def paint(self, canvas: Canvas, area: QRectF) -> None:
         """Dim while it holds."""
         k = self.k
         canvas.fillRect(area, theme.BACKGROUND)
-        ground, ink = (theme.WARN, theme.INK) if self._balanced is False else (theme.PANEL, theme.DIM)
+        ground, ink = (theme.WARN, theme.INK) if self._amiss else (theme.PANEL, theme.DIM)
         canvas.panel(area, ground, theme.RADIUS_PX * k)
         inside = area.adjusted(14 * k, 0, -14 * k, 0)
-        word = {None: "", True: "=  balanced", False: "≠  NOT BALANCED"}[self._balanced]
-        used = canvas.text(inside, word, 18 * k, ink, RIGHT, bold=not self._balanced)
+        used = canvas.text(inside, self._word, 18 * k, ink, RIGHT, bold=self._amiss)
         canvas.text(inside.adjusted(0, 0, -used - 12 * k, 0), self._text, 18 * k, ink, shrink_to_px=14 * k)
+
+
+def holds(status: StatusMessage) -> tuple[str, bool]:
+    """Whether the ledger's equation holds and its rows are on the disk, in a word; and whether not."""
+    ledger = status.ledger
+    waiting = ledger.triggered - ledger.in_flight - ledger.rows
+    if not ledger.balanced():
+        return "≠  NOT BALANCED", True
+    if waiting >= MANY_ROWS:
+        return f"{number(waiting)} ROWS NOT ON THE DISK YET", True
+    return "=  balanced", False
 
 
 def equation(status: StatusMessage) -> str:

@@ -167,6 +167,15 @@ def test_below_target_is_not_amber_while_no_alarm_says_so(window: MainWindow) ->
     assert theme.WARN.name() not in names
 
 
+def test_rows_that_do_not_reach_the_disk_are_told_beside_the_ledger(window: MainWindow) -> None:
+    deliver(window, make_status(ledger=LedgerSnapshot(812, 700, 20, 80, 11, 1, 811)))
+    assert window.ledger.accessibleDescription().endswith("=  balanced")
+    assert main_colour(window.ledger) == theme.PANEL.name()
+    deliver(window, make_status(ledger=LedgerSnapshot(812, 700, 20, 80, 11, 1, 713)))
+    assert window.ledger.accessibleDescription().endswith("98 ROWS NOT ON THE DISK YET")
+    assert main_colour(window.ledger) == theme.WARN.name()
+
+
 def test_an_alarm_that_is_there_comes_before_one_that_is_gone(window: MainWindow) -> None:
     gone = make_alarm(key="a", priority="high", title="20 rejects in a row", active=False)
     deliver(window, make_status(alarms=(gone, make_alarm(key="b", priority="medium", title="Disk full"))))
