@@ -99,9 +99,9 @@ class ShiftReport:
         context: what the rows say was in force: recipe, lot, user, model_id, limits; each a list in order of
             use. buckets: parts over time, equal intervals of `bucket_s` without gaps. reasons: (verdict,
             reason, parts) of what did not pass, most frequent first. latencies_ms: of every inspected part,
-            ascending. percentiles_ms: p50, p95, p99, max; empty without parts. alarms, overrides: events,
-            oldest first. part_chain, event_chain: verified from this window's first row to the head of the
-            record. rows_total: all rows the record holds now.
+            ascending. percentiles_ms: p50, p95, p99, max; empty without parts. alarms, overrides, changeovers
+            (to another model): events, oldest first. part_chain, event_chain: verified from this window's
+            first row to the head of the record. rows_total: all rows the record holds now.
     """
 
     window: ShiftWindow
@@ -119,6 +119,7 @@ class ShiftReport:
     stops: tuple[Stop, ...]
     alarms: tuple[Mapping[str, Any], ...]
     overrides: tuple[Mapping[str, Any], ...]
+    changeovers: tuple[Mapping[str, Any], ...]
     challenge: Challenge
     rejects: tuple[RejectedPart, ...]
     part_chain: ChainCheck
@@ -198,6 +199,7 @@ def _build(connection: Connection, window: ShiftWindow, facts: ReportFacts) -> S
         ),
         alarms=tuple(of_kind[EventKind.ALARM]),
         overrides=tuple(of_kind[EventKind.OVERRIDE]),
+        changeovers=tuple(of_kind[EventKind.CHANGEOVER]),
         challenge=Challenge(len(challenges), misses, escape_bound(len(challenges), misses)),
         rejects=tuple(_rejects(connection, span, facts)),
         part_chain=verify(connection, "part", since),

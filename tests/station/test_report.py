@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         event(7000, EventKind.STATE, "FAULT", state="FAULT", reason="camera lost"),
         event(7030, EventKind.STATE, "RUNNING", state="RUNNING", reason=""),
         event(8000, EventKind.OVERRIDE, "part 5 is good", uid="p5"),
+        replace(event(9000, EventKind.CHANGEOVER, "model changed from m1 to m2"), user="Kim"),
         *[event(60 + n, EventKind.CHALLENGE, "challenge", caught=True) for n in range(60)],
     ]
     with closing(open_database(folder / "station.db")) as database, closing(Writer(database)) as writer:
@@ -156,7 +158,15 @@ def test_hours_stops_alarms_and_the_escape_bound(report: ShiftReport) -> None:
     assert (report.challenge.runs, report.challenge.misses) == (60, 0)
     assert report.challenge.escape_bound == pytest.approx(3 / 60, rel=0.05)
     html = render_html(report)
-    for words in ("Paused: lunch", "Fault: camera lost", "60 of 60 challenge parts", "part 5 is good"):
+    for words in (
+        "Paused: lunch",
+        "Fault: camera lost",
+        "60 of 60 challenge parts",
+        "part 5 is good",
+        "Model changes",
+        "model changed from m1 to m2",
+        "Kim",
+    ):
         assert words in html
 
 
