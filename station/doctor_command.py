@@ -215,17 +215,20 @@ def _line(config: "StationConfig") -> Finding:
 
     if _ports(config)[0] == "ok":
         return "ok", "does not run"
+    another = "warn", "does not run, and yet its ports are taken: by another line? change publishing.port"
     try:
         database = open_read_only(config.database_path)
     except RecordMissing:
-        return "ok", "has not recorded anything yet"
+        return another
     try:
         with database.connect() as connection:
-            last = select(Run.config_sha256).order_by(Run.started_unix_ns.desc()).limit(1)
-            running = connection.execute(last).scalar_one_or_none()
+            last_run = select(Run.config_sha256, Run.stopped_unix_ns).order_by(Run.started_unix_ns.desc())
+            last = connection.execute(last_run.limit(1)).one_or_none()
     finally:
         database.close()
-    if running in (None, config_sha256(config)):
+    if last is None or last.stopped_unix_ns is not None:
+        return another
+    if last.config_sha256 == config_sha256(config):
         return "ok", "runs with this configuration"
     return "warn", "runs with another configuration than this file's, which counts from the next start"
 

@@ -24,7 +24,7 @@ class Usage(NamedTuple):
 
 
 def found(config: StationConfig, check: str) -> tuple[str, str]:
-    return dict(findings(config, beside_line=False))[check]
+    return next(finding for name, finding in findings(config) if name == check)  # none behind it is made
 
 
 @pytest.fixture
@@ -76,3 +76,19 @@ def test_a_metrics_port_that_another_program_has_is_told(tmp_path: Path) -> None
 
 def test_the_camera_s_picture_is_described(tmp_path: Path) -> None:
     assert "sent a colour picture of 512 x 512 px" in found(line_config(tmp_path), "camera")[1]
+
+
+def test_ports_that_another_line_has_are_not_taken_for_this_line_s(tmp_path: Path, no_leaks: None) -> None:
+    config = line_config(tmp_path)
+    assert found(config, "line") == ("ok", "does not run")
+    engine = Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
+    engine.start()
+    assert found(config, "line") == ("ok", "runs with this configuration")
+    engine.stop("done")
+    with socket.socket() as other_line:
+        other_line.bind((config.publishing.host, config.publishing.port))
+        other_line.listen()
+        assert found(config, "line") == (
+            "warn",
+            "does not run, and yet its ports are taken: by another line? change publishing.port",
+        )
