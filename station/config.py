@@ -270,6 +270,8 @@ def _first_error(document: YamlDocument, error: ValidationError) -> ConfigError:
         message = (
             f"input should be {first.get('ctx', {}).get('expected_tags', 'a known driver')} (got {given!r})"
         )
+    elif first["input"] is None:
+        message = "is empty; give it a value"
     elif not isinstance(first["input"], dict | list | tuple):
         message = f"{message[:1].lower()}{message[1:]} (got {_shown(first['input'])})"
     else:

@@ -80,6 +80,7 @@ def test_every_key_of_every_section_is_in_the_shipped_file_with_a_comment() -> N
         ("  recipe: button-wood-4", "  # none", "line.recipe: is missing"),
         ("station:\n", "stations:\n", "4:1: stations: unknown key"),
         ("  device: auto ", "  bundle: other\n  device: auto ", "duplicate key 'bundle'"),
+        ("  device: auto ", "  device: ", "model.device: is empty; give it a value"),
         ("  name: STATION 1", "\tname: STATION 1", "tab in the indentation"),
         ("name: STATION 1", "name: &anchor X", "anchors and aliases are not allowed"),
         ("name: STATION 1", "name: !!python/name:os.system x", "is not allowed"),
