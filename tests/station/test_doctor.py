@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from line_runs import PASS, run_line
+from line_runs import PASS, run_line, wait_until
 from scripted_line import STAND_IN, ScriptedCamera, line_config
 
 from station.config import StationConfig
@@ -83,8 +83,10 @@ def test_ports_that_another_line_has_are_not_taken_for_this_line_s(tmp_path: Pat
     assert found(config, "line") == ("ok", "does not run")
     engine = Engine(config, cameras=[ScriptedCamera([PASS])], command=STAND_IN)
     engine.start()
-    assert found(config, "line") == ("ok", "runs with this configuration")
-    engine.stop("done")
+    try:
+        wait_until(lambda: found(config, "line") == ("ok", "runs with this configuration"))
+    finally:
+        engine.stop("done")
     with socket.socket() as other_line:
         other_line.bind((config.publishing.host, config.publishing.port))
         other_line.listen()
