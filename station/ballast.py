@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 BALLAST = "ballast"  # of the file, beside the database
+ROOM = 2  # times its size is free before it is taken, so that as much again stays
 
 
 class Ballast:
@@ -26,7 +27,7 @@ class Ballast:
         try:
             if self._path.exists() and self._path.stat().st_size == self._size_bytes:
                 self.intact = True
-            elif shutil.disk_usage(self._path.parent).free >= 2 * self._size_bytes:
+            elif shutil.disk_usage(self._path.parent).free >= ROOM * self._size_bytes:
                 with self._path.open("wb") as file:
                     if self._size_bytes:
                         os.posix_fallocate(file.fileno(), 0, self._size_bytes)

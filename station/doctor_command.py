@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from station import line_commands
-from station.ballast import BALLAST
+from station.ballast import BALLAST, ROOM
 
 if TYPE_CHECKING:
     from station.config import StationConfig
@@ -62,7 +62,7 @@ def findings(config: "StationConfig", *, beside_line: bool = False) -> Iterator[
         ("screen", _screen),
         ("clock", _clock),
     )
-    runs = beside_line and _ports(config)[0] != "ok"
+    runs = beside_line and _seems_to_run(config)
     for name, check in checks:
         if runs and name in ("model", "camera", "plc"):
             yield name, ("ok", "not looked at: the line seems to be running")
@@ -88,7 +88,7 @@ def _disk(config: "StationConfig") -> Finding:
     if not os.access(folder, os.W_OK):
         return "fail", f"{folder} cannot be written; give this user write access or change station.data_dir"
     free = shutil.disk_usage(folder).free
-    needed_mb = 2 * config.record.ballast_mb
+    needed_mb = ROOM * config.record.ballast_mb
     if free < needed_mb * 1e6 and not config.database_path.with_name(BALLAST).exists():
         return (
             "fail",
@@ -154,11 +154,15 @@ def _ports(config: "StationConfig") -> Finding:
     return "ok", f"{host}:{first} to {first + 2} are free"
 
 
+def _seems_to_run(config: "StationConfig") -> bool:
+    return _ports(config)[0] != "ok"
+
+
 def _metrics(config: "StationConfig") -> Finding:
     host, port = config.metrics.host, config.metrics.port
     if not port:
         return "ok", "none configured"
-    if (problem := _unusable(host, port)) and _ports(config)[0] == "ok":
+    if (problem := _unusable(host, port)) and not _seems_to_run(config):
         return "warn", f"{problem}; change metrics.port, another program has it"
     return "ok", f"{host}:{port}"
 
@@ -213,7 +217,7 @@ def _line(config: "StationConfig") -> Finding:
     from db.session import open_read_only
     from station.config import config_sha256
 
-    if _ports(config)[0] == "ok":
+    if not _seems_to_run(config):
         return "ok", "does not run"
     another = "warn", "does not run, and yet its ports are taken: by another line? change publishing.port"
     try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from db.archive import Archive, StoredFiles
 from db.errors import DiskFull, RecordError
 from db.writer import PartRow, ViewRow
-from station.ballast import Ballast
+from station.ballast import ROOM, Ballast
 from station.sections import LineSection, RecordSection
 from station.shifts import ShiftConfig, shift_at
 from station.types import Inspection, Verdict
@@ -181,7 +181,7 @@ class PartKeeper:
     def trouble(self) -> str:
         """Why pictures are shed; empty when they are kept."""
         if not self.has_room():
-            needed = f"{2 * self._config.ballast_mb:g} MB"
+            needed = f"{ROOM * self._config.ballast_mb:g} MB"
             return f"disk full: pictures are shed, rows are kept; free some space, {needed} at least"
         return self._not_stored or (SLOW if time.monotonic() < self._slow_until_s else "")
 

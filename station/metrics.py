@@ -88,7 +88,7 @@ class MetricsStage(Stage):
             except OSError as error:
                 why = error.strerror or error
                 log.warning("metrics: %s:%d cannot be used: %s; change metrics.port", *address, why)
-                self._on_trouble(f"port {address[1]} cannot be used ({error.strerror or error})")
+                self._on_trouble(f"port {address[1]} cannot be used ({why})")
             else:
                 self._on_trouble("")
                 return server

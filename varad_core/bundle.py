@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from varad_core.types import BundleError
+from varad_core.types import BundleError, one_line
 
 FORMAT = 2  # 2: pictures may be levelled
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "station.ed25519", "station.pub"
@@ -202,7 +202,7 @@ def load_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise BundleError(
-            f"bundle {path}: not a safetensors file or truncated ({_one_line(error)})"
+            f"bundle {path}: not a safetensors file or truncated ({one_line(error)})"
         ) from error
     absent = {"manifest", "key", "signature"} - set(header)
     if absent:
@@ -238,7 +238,3 @@ def _versions() -> dict[str, str]:
 
     names = ("torch", "timm", "numpy", "opencv-python-headless")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]

@@ -226,10 +226,10 @@ def fit_image_size(image_size_px: int, tokenizer: TokenizerName) -> int:
     """The largest multiple of the tokenizer's patch within `image_size_px` (paper: 14 * floor(s / 14)).
 
     Raises:
-        ValueError: there is none.
+        ValueError: it is below what any model takes; said here, of the size that was asked for.
     """
     patch = PATCH_SIZE_PX[tokenizer]
-    _require(image_size_px >= patch, f"image_size_px must be 64 to 2048 (got {image_size_px})")
+    _require(image_size_px >= 64, f"image_size_px must be 64 to 2048 (got {image_size_px})")
     return patch * (image_size_px // patch)
 
 

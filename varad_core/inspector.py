@@ -33,7 +33,7 @@ from varad_core.tokenizer import (
     tokenizer_tensors,
     weights_hash,
 )
-from varad_core.types import AnomalyResult, BundleError, Limits, VaradError
+from varad_core.types import AnomalyResult, BundleError, Limits, VaradError, one_line
 
 ImageRgb = NDArray[np.uint8]
 MAX_MAP_CELLS = 256 * 256
@@ -135,8 +135,7 @@ class Inspector:
             ) from error
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
             raise BundleError(
-                f"bundle {path}: its contents do not fit together "
-                f"({' '.join(str(error).split())[:160]}); train again"
+                f"bundle {path}: its contents do not fit together ({one_line(error)}); train again"
             ) from error
         inspector.model_id = bundle.model_id
         return inspector
@@ -272,10 +271,9 @@ def usable_device(name: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA ends in an AssertionError
-        reason = " ".join(str(error).split())[:160]
         raise VaradError(
-            f"device {name!r}: torch {torch.__version__} cannot use it ({reason}); name auto, cpu, cuda, "
-            "or cuda:1 and so on"
+            f"device {name!r}: torch {torch.__version__} cannot use it ({one_line(error)}); "
+            "name auto, cpu, cuda, or cuda:1 and so on"
         ) from error
     return device
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from varad_core.config import TokenizerName
 from varad_core.descriptors import Descriptors
 from varad_core.embedded_net import EmbeddedNet, load_embedded_net
-from varad_core.types import WeightsError
+from varad_core.types import WeightsError, one_line
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TIMM_NAMES = {
@@ -79,7 +79,7 @@ class TimmTokenizer(nn.Module):
             problem = "its weights could not be downloaded; give a local file with --weights"
             if not download:
                 problem = f"cannot be made for {image_size_px} px; choose another size"
-            raise WeightsError(f"tokenizer {name}: {problem} ({_one_line(error)})") from error
+            raise WeightsError(f"tokenizer {name}: {problem} ({one_line(error)})") from error
         if weights is not None:
             _load_file(net, name, weights)
         self.resnet = resnet
@@ -110,10 +110,6 @@ class TimmTokenizer(nn.Module):
 Tokenizer = Descriptors | EmbeddedNet | TimmTokenizer
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
-
-
 def _load_file(net: nn.Module, name: str, weights: Path) -> None:
     """Load a .safetensors or .pth state dict; unused layers may be present, none may be missing."""
     if not weights.is_file():
@@ -127,7 +123,7 @@ def _load_file(net: nn.Module, name: str, weights: Path) -> None:
             state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many kinds; to the user all mean the same
         raise WeightsError(
-            f"weights {weights}: not a readable .safetensors or .pth file ({_one_line(error)})"
+            f"weights {weights}: not a readable .safetensors or .pth file ({one_line(error)})"
         ) from error
     state = {key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()}
     if name.startswith("dino"):

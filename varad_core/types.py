@@ -29,6 +29,11 @@ class BundleError(VaradError):
     """A model bundle is damaged, not signed by a trusted key, or too new."""
 
 
+def one_line(error: BaseException) -> str:
+    """Another library's message, fit to stand within one of ours."""
+    return " ".join(str(error).split())[:160]
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Score limits, from good parts alone: score <= recheck passes, <= reject is rechecked, above rejected.
