@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ def opened() -> Iterator[Opener]:
 
 
 def one(camera: PylonCamera) -> Grab:
-    camera.trigger()
+    for _ in range(20):  # on a busy machine the emulator may take longer than the 100 ms that a trigger waits
+        with suppress(CameraError):
+            camera.trigger()
+            break
     grab = camera.retrieve(5.0)
     assert grab is not None
     return grab
