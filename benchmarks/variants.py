@@ -13,6 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from benchmarks.banks import ResidualBank, TokenBank, TokenGaussians, judged_by
 from varad_core import model, scoring, train
 from varad_core.config import TokenizerName, VaradConfig, default_config
 from varad_core.scoring import CosineScoring, GaussianScoring
@@ -127,6 +128,11 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "raw cosine": Variant("nothing calibrated on good parts", patched=raw_cosine),
     "one gaussian": Variant("residuals of all predictions alike", scored(clusters=1)),
+    "tokens, not residuals": Variant(
+        "a Gaussian of tokens for each cluster of predictions", patched=judged_by(TokenGaussians)
+    ),
+    "bank of residuals": Variant("nearest of 4 000 good residuals", patched=judged_by(ResidualBank)),
+    "bank of tokens": Variant("nearest of 4 000 good tokens", patched=judged_by(TokenBank)),
     "positions never": Variant("one mean and spread for the whole map", patched=whole_image_statistics),
     "positions always": Variant("mean and spread of every place", patched=place_statistics),
     "light levelled": Variant(
