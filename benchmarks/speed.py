@@ -4,6 +4,8 @@
     stages   ms an image of each stage, both presets; `paper` is the eager reference
     peer     `station` beside anomalib's PatchCore, end to end on the same images (on the CPU)
     demo     the demo's model end to end; `station` at 256 px, predictor and scoring together
+    latency  the same at 1022 px, every way: with and without CUDA's graph, by each recurrence, `paper`;
+             without CUDA only if asked for
     growth   the predictor's time over the number of tokens
     floor    the recurrence, forward and backward, beside the floors of memory and of arithmetic
     memory   peak memory up to each stage, a process per case
@@ -17,7 +19,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -25,7 +27,9 @@ from benchmarks.reporting import print_facts
 from benchmarks.speed_cases import Bundles
 from benchmarks.speed_ends import run_demo, run_peer
 from benchmarks.speed_floor import run_floor, run_growth
+from benchmarks.speed_latency import run_latency
 from benchmarks.speed_stages import run_memory, run_stages
+from varad_core.config import TokenizerName
 from varad_core.types import VaradError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -33,6 +37,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Bundles], Any]] = {
     "stages": run_stages,
     "peer": run_peer,
     "demo": run_demo,
+    "latency": run_latency,
     "growth": run_growth,
     "floor": run_floor,
     "memory": run_memory,
@@ -55,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, default=SHARED / "weights" / "resnet18_layers1to3.safetensors",
         help="of ResNet-18; without the file the tokenizer is `embedded`",
     )  # fmt: skip
+    parser.add_argument(
+        "--tokenizer", choices=get_args(TokenizerName),
+        help="default: resnet18, or embedded without its weights; of a ViT they are drawn at random",
+    )  # fmt: skip
     stages = parser.add_argument_group("stages and memory")
     stages.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], metavar="PX")
     stages.add_argument("--batches", type=int, nargs="+", default=[1, 8], metavar="B")
@@ -65,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ends.add_argument(
         "--peer-train", type=int, default=60, metavar="N", help="images in PatchCore's bank (default: 60)"
     )
+    latency = parser.add_argument_group("latency")
+    latency.add_argument("--latency-px", type=int, default=1022, metavar="PX", help="default: 1022")
     growth = parser.add_argument_group("growth")
     growth.add_argument("--grid-sizes", type=int, nargs="+", default=[256, 512, 768, 1024], metavar="PX")
     floor = parser.add_argument_group("floor")
@@ -78,21 +89,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"--device {' '.join(args.device)}: torch sees no CUDA device; use cpu")
     if args.threads:
         torch.set_num_threads(args.threads)
-    weights = args.weights if args.weights.is_file() else None
+    tokenizer: TokenizerName = args.tokenizer or ("resnet18" if args.weights.is_file() else "embedded")
+    if tokenizer == "resnet18" and not args.weights.is_file():
+        raise SystemExit(f"--weights {args.weights}: no such file; give ResNet-18's")
     setting = {
-        "tokenizer": "resnet18" if weights else "embedded",
+        "tokenizer": tokenizer,
         "devices": " ".join(args.device),
         "threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # see `in_own_process`
         "rounds": args.rounds,
     }
     print_facts(setting)
-    if weights is None:
+    if args.tokenizer is None and tokenizer == "embedded":
         print(f"--weights {args.weights}: no such file; measured with `embedded`, and without the peer\n")
     results: dict[str, Any] = {"setting": setting}
     with tempfile.TemporaryDirectory() as folder:
-        bundles = Bundles(Path(folder), "resnet18" if weights else "embedded", weights)
-        for name in args.only or PARTS:
+        bundles = Bundles(Path(folder), tokenizer, args.weights if tokenizer == "resnet18" else None)
+        usual = [name for name in PARTS if name != "latency" or torch.cuda.is_available()]
+        for name in args.only or usual:
             try:
                 results[name] = PARTS[name](args, bundles)
             except VaradError as error:  # the others took their time and are kept

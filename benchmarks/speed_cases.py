@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 import varad_core.model
@@ -27,7 +28,7 @@ from varad_core.alignment import map_to_image
 from varad_core.config import Preset, TokenizerName, VaradConfig, default_config
 from varad_core.inspector import Inspector, map_shape
 from varad_core.selective_scan import selective_scan
-from varad_core.tokenizer import to_tensor
+from varad_core.tokenizer import TimmTokenizer, create_tokenizer, to_tensor
 from varad_core.train import train
 from varad_core.types import VaradError
 
@@ -94,6 +95,7 @@ class Bundles:
     """Models fitted on rendered buttons when first asked for, and kept as bundles in a folder.
 
     They are fitted on the CPU and loaded where they are wanted, which is how a station gets its model, too.
+    Of a ViT without a file of weights these are drawn at random: they take as long as trained ones.
     """
 
     folder: Path
@@ -106,9 +108,21 @@ class Bundles:
             config = in_a_hurry(default_config(preset, self.tokenizer, image_size_px))
             pictures = buttons(FIT_PARTS, FIT_PICTURE_PX)
             print(f"fitting {preset} at {image_size_px} px ...", flush=True)
-            inspector = train(pictures, config, name=preset, weights=self.weights)
+            weights = self.weights
+            if "vit" in self.tokenizer and weights is None:
+                weights = random_weights(self.folder / "random.safetensors", config)
+            inspector = train(pictures, config, name=preset, weights=weights)
             inspector.save(path, Ed25519PrivateKey.generate())
         return path
+
+
+def random_weights(path: Path, config: VaradConfig) -> Path:
+    """A file of a fresh ViT's weights, as timm stores them."""
+    torch.manual_seed(0)
+    fresh = create_tokenizer(config.tokenizer, config.image_size_px, pretrained=False)
+    assert isinstance(fresh, TimmTokenizer)
+    save_file({key: value.contiguous() for key, value in fresh.net.state_dict().items()}, path)
+    return path
 
 
 class Stages:
@@ -150,10 +164,7 @@ class Stages:
         if device.type == "cpu":
             self.hierarchies = self.inspector.tokenizer(to_tensor(tiles_rgb))
             return
-        images = torch.from_numpy(tiles_rgb).to(device).permute(0, 3, 1, 2).float() / 255
-        with torch.autocast(device.type, torch.bfloat16):
-            hierarchies = self.inspector.tokenizer(images)
-        self.hierarchies = [grid.float() for grid in hierarchies]
+        self.hierarchies = self.inspector.tokenize_on_gpu(torch.from_numpy(tiles_rgb).to(device))
 
     def predictor(self) -> None:
         model = self.inspector.model

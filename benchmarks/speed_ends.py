@@ -37,8 +37,14 @@ FIT_IMAGES = 20  # to fit VarAD on
 
 def run_peer(args: argparse.Namespace, bundles: Bundles) -> dict[str, Any] | None:
     """VarAD `station` beside PatchCore, in pairs: the same image in the same round."""
-    if bundles.weights is None or importlib.util.find_spec("anomalib") is None:
-        missing = "anomalib: pip install '.[bench]'" if bundles.weights else "ResNet-18's weights: --weights"
+    if (
+        bundles.tokenizer != "resnet18"
+        or bundles.weights is None
+        or importlib.util.find_spec("anomalib") is None
+    ):
+        missing = (
+            "anomalib: pip install '.[bench]'" if bundles.weights else "ResNet-18 and its weights: --weights"
+        )
         print(f"Beside PatchCore: left out, it needs {missing}")
         return None
     data = args.data if args.data.is_dir() else None

@@ -4,7 +4,7 @@ A change is either to the configuration or, where the library keeps only the way
 context that puts the other way in its place for one run, in a process of its own.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.banks import ResidualBank, TokenBank, TokenGaussians, judged_by
 from varad_core import model, scoring, train
@@ -95,6 +96,22 @@ def directions_apart() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def ring_means() -> Iterator[None]:
+    """A prediction that takes no learning: the mean of the tokens three places away, all around."""
+
+    def predict(own: model.StationVarAD, prepared: Sequence[Tensor]) -> list[model.Prediction]:
+        target = model.unpack_hierarchies(prepared[0], own.shapes)
+        channels = target.shape[1]
+        ring = torch.ones(channels, 1, 7, 7, device=target.device)
+        ring[..., 1:6, 1:6] = 0
+        around = F.conv2d(F.pad(target, [3] * 4, mode="reflect"), ring, groups=channels)
+        return [(around / ring[0].sum(), target)]
+
+    with patch.object(model.StationVarAD, "predict", predict):
+        yield
+
+
 def one_hierarchy(index: int) -> Callable[[], AbstractContextManager[Any]]:
     @contextmanager
     def patched() -> Iterator[None]:
@@ -121,6 +138,12 @@ def tokenizer_alone(name: TokenizerName) -> Callable[[VaradConfig], VaradConfig]
     return lambda config: no_prediction(tokenizer(name)(config))
 
 
+def paper_detached(config: VaradConfig) -> VaradConfig:
+    paper = default_config("paper", config.tokenizer, config.image_size_px, seed=config.training.seed)
+    detached = replace(paper.predictor, detach_target=True)
+    return replace(paper, predictor=detached, framing=config.framing)
+
+
 VARIANTS: Mapping[str, Variant] = {
     "no prediction": Variant("tokens judged by themselves", no_prediction),
     "no alignment": Variant(
@@ -128,6 +151,11 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "raw cosine": Variant("nothing calibrated on good parts", patched=raw_cosine),
     "one gaussian": Variant("residuals of all predictions alike", scored(clusters=1)),
+    "ring means": Variant(
+        "predicted, without learning, as the mean of the tokens three places away",
+        training(steps=1),
+        ring_means,
+    ),
     "tokens, not residuals": Variant(
         "a Gaussian of tokens for each cluster of predictions", patched=judged_by(TokenGaussians)
     ),
@@ -143,7 +171,6 @@ VARIANTS: Mapping[str, Variant] = {
     "neighbourhood 1": Variant("tokens not averaged with their neighbours", predictor(neighbourhood=1)),
     "components 32": Variant("32 principal components a hierarchy", predictor(components=32)),
     "lag 3 rows": Variant("predicted from farther away", predictor(lag_rows=3)),
-    "directions 8": Variant("the mirrored four as well", predictor(directions=8)),
     "directions 1": Variant("row-major alone", predictor(directions=1)),
     "directions apart": Variant("each direction by itself, averaged", patched=directions_apart),
     "wider, deeper": Variant("d_model 128, two layers", predictor(d_model=128, layers=2)),
@@ -153,6 +180,9 @@ VARIANTS: Mapping[str, Variant] = {
     "embedded, no prediction": Variant("its tokens judged by themselves", tokenizer_alone("embedded")),
     "descriptors": Variant("the filter bank", tokenizer("descriptors")),
     "descriptors, no prediction": Variant("its tokens judged by themselves", tokenizer_alone("descriptors")),
+    "paper, target detached": Variant(
+        "the published method, whose adapter learns nothing from targets", paper_detached
+    ),
     "varied copies": Variant("two varied copies of each good part", training(variants=2)),
     "steps 25": Variant("a quarter of the steps", training(steps=25)),
     "steps 400": Variant("four times the steps", training(steps=400)),

@@ -42,7 +42,7 @@ class PredictorConfig:
         layers: scan layers (`paper`: always one per hierarchy).
         d_state: states N per channel of the recurrence.
         dt_rank: rank of the step-size projection.
-        directions: scan directions, 1, 4 or 8.
+        directions: scan directions, 1 or 4.
         lag_rows: M in rows: token l is predicted from tokens up to l - M (`paper`: see `scan.token_lag`).
         direction_loss: weight of each direction's own loss beside the fused one (`station`).
         detach_target: whether the adapter gets no gradient through the target (`paper`; the released code:
@@ -63,10 +63,8 @@ class PredictorConfig:
     def __post_init__(self) -> None:
         for name in ("components", "d_model", "layers", "d_state", "dt_rank", "lag_rows"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1 (got {getattr(self, name)})")
-        _require(
-            self.neighbourhood in (1, 3, 5), f"neighbourhood must be 1, 3 or 5 (got {self.neighbourhood})"
-        )
-        _require(self.directions in (1, 4, 8), f"directions must be 1, 4 or 8 (got {self.directions})")
+        _require(self.neighbourhood in (1, 3), f"neighbourhood must be 1 or 3 (got {self.neighbourhood})")
+        _require(self.directions in (1, 4), f"directions must be 1 or 4 (got {self.directions})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,19 +246,20 @@ class Inspector:
         return maps
 
     def _forward(self, tiles_rgb: Tensor) -> Tensor:
-        """The same on a GPU: the tokenizer in float16, recurrence, prediction and scoring in float32.
+        """The same on a GPU; recurrence, prediction and scoring in float32."""
+        return self.scoring.maps(self.model.predict(self.model.prepare(self.tokenize_on_gpu(tiles_rgb))))
 
-        The weights are rounded to float16, see `TimmTokenizer`; bfloat16's shorter mantissa moves scores ten
-        times as far. The filter bank takes small differences and DINOv3 was not made for half precision:
-        these stay in float32.
+    def tokenize_on_gpu(self, tiles_rgb: Tensor) -> list[Tensor]:
+        """uint8 (B, S, S, 3) on the GPU -> hierarchies (B, C_i, H_i, W_i), by a tokenizer in float16.
+
+        The weights are rounded to float16, see `TimmTokenizer`, and bfloat16's mantissa is shorter. The
+        filter bank takes small differences and DINOv3 was not made for half precision: these stay in float32.
         """
         images = tiles_rgb.permute(0, 3, 1, 2).float() / 255
         half = self.config.tokenizer != "descriptors" and not self.config.tokenizer.startswith("dinov3")
         with torch.autocast(self.device.type, torch.float16, enabled=half):
             hierarchies = self.tokenizer(images)
-        return self.scoring.maps(
-            self.model.predict(self.model.prepare([grid.float() for grid in hierarchies]))
-        )
+        return [grid.float() for grid in hierarchies]
 
 
 def usable_device(name: str) -> str:

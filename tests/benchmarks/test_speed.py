@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import speed, speed_ends, speed_floor, speed_stages
+from benchmarks import speed, speed_ends, speed_floor, speed_latency, speed_stages
 from benchmarks.scan import scan_inputs
 from benchmarks.speed_cases import Bundles, Stages, buttons, encoded, in_own_process, peak_by_stage
 from benchmarks.speed_floor import compute_floor_ms, exponent, moved_bytes
@@ -26,7 +26,7 @@ def bundles(tmp_path: Path) -> Bundles:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """All cases in this process: starting one takes seconds."""
-    for module in (speed_stages, speed_ends, speed_floor):
+    for module in (speed_stages, speed_ends, speed_floor, speed_latency):
         monkeypatch.setattr(module, "in_own_process", lambda work, *args: work(*args))
 
 
@@ -116,7 +116,7 @@ def test_without_weights_or_model_the_rest_is_measured(
     assert floor["times_memory_floor"] > 0
     printed = capsys.readouterr().out
     assert "measured with `embedded`" in printed
-    assert "left out, it needs ResNet-18's weights" in printed
+    assert "left out, it needs ResNet-18 and its weights" in printed
     assert "demo: left out: bundle" in printed
 
 
@@ -127,6 +127,20 @@ def test_without_anomalib_the_peer_is_left_out(
     monkeypatch.setattr(speed_ends.importlib.util, "find_spec", lambda name: None)
     assert _run(tmp_path, "--weights", tmp_path / "weights", "--only", "peer")["peer"] is None
     assert "it needs anomalib: pip install" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tokenizer", ["embedded", "dinov2_vits14"])
+def test_every_way_to_a_verdict_gives_the_same_score(tmp_path: Path, here: None, tokenizer: str) -> None:
+    found = _run(tmp_path, "--only", "latency", "--latency-px", 70, "--tokenizer", tokenizer)["latency"]
+    assert [case["case"] for case in found] == [
+        "station, production, auto",
+        "station, step by step, auto",
+        "paper, step by step",
+    ]
+    for case in found:
+        assert 0 < case["p50_ms"] <= case["p99_ms"]
+    assert found[0]["over_first"] == 1.0
+    assert max(case["score_off"] for case in found[:2]) < 1e-5
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -42,7 +42,7 @@ def _moves(model: StationVarAD | PaperVarAD) -> tuple[list[float], list[float]]:
     return own, most
 
 
-@pytest.mark.parametrize("directions", [1, 4, 8])
+@pytest.mark.parametrize("directions", [1, 4])
 def test_station_predicts_a_token_without_seeing_it(directions: int) -> None:
     torch.manual_seed(0)
     config = PredictorConfig(d_model=8, layers=2, d_state=4, dt_rank=2, directions=directions)

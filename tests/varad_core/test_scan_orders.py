@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from varad_core.scan import delay, direction_lags, inverse_orders, scan, scan_orders, token_lag, unscan
 
-grids = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([4, 8]))
+grids = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 4]))
 
 
 @given(grids)
@@ -35,8 +35,8 @@ def test_the_four_directions_are_rows_columns_and_their_reverses() -> None:
 
 
 def test_other_counts_of_directions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"4 or 8.*5"):
-        scan_orders(2, 2, 5)
+    with pytest.raises(ValueError, match=r"1 or 4.*8"):
+        scan_orders(2, 2, 8)
 
 
 @settings(max_examples=40)

@@ -195,7 +195,7 @@ def test_configurations_survive_json_and_refuse_nonsense() -> None:
         ({"image_size_px": 100}, "multiple of 16"),
         ({"tokenizer": "vgg"}, "tokenizer must be one of"),
         ({"colour": 1}, "unknown keys"),
-        ({"predictor": {"directions": 5}}, "4 or 8"),
+        ({"predictor": {"directions": 5}}, "1 or 4"),
         ({"training": {"steps": 0}}, "nothing is trained"),
     ):
         with pytest.raises(ValueError, match=message):
