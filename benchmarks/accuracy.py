@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -30,11 +30,14 @@ from benchmarks.rendered_set import NAME as BUTTONS
 from benchmarks.rendered_set import write_buttons
 from benchmarks.reporting import machine_facts, print_table, write_json
 from station.worker import end_with_parent
+from varad_core.alignment import fit_alignment
 from varad_core.config import FramingName
 from varad_core.data import ImageFiles, load_image
 from varad_core.datasets import Dataset, find_sets, open_dataset
 from varad_core.evaluate import Figures, measure
+from varad_core.tiling import fit_framing
 from varad_core.tokenizer import create_tokenizer
+from varad_core.train import ALIGNMENT_SAMPLE
 from varad_core.types import VaradError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--image-size", type=int, default=256, metavar="PX")
     parser.add_argument(
-        "--framing", choices=("square", "tiles"), default="square",
-        help="`tiles` keeps the pictures' aspect ratio, for all methods",
+        "--framing", choices=get_args(FramingName), default="square",
+        help="for all methods; `tiles` keeps the pictures' aspect ratio, `auto` is `station train`'s choice",
     )  # fmt: skip
     parser.add_argument(
         "--ignore-left", type=int, default=0, metavar="PX",
@@ -207,6 +210,8 @@ def measure_run(
     """
     dataset = open_dataset(root)
     images = ImageFiles(dataset.draw_train(limit_train, seed))
+    if framing == "auto":
+        framing = fit_framing(framing, fit_alignment("auto", images[:ALIGNMENT_SAMPLE]), images)
     create_tokenizer(BACKBONE, image_size_px, weights)
     fresh = create_method(method, image_size_px, weights, seed, framing)
     ignored = None

@@ -78,7 +78,7 @@ def create_method(
 
 
 def method_config(name: str, image_size_px: int, seed: int, framing: FramingName = "square") -> VaradConfig:
-    """The preset as `station train` would use it, or the variant; of a peer's, what both have counts."""
+    """The preset at this framing, or the variant; of a peer's, what both have counts."""
     preset: Preset = "paper" if name == "paper" else "station"
     alignment: AlignmentName = "none" if name in PEERS and not name.endswith("+align") else "auto"
     config = replace(default_config(preset, BACKBONE, image_size_px, alignment, seed), framing=framing)

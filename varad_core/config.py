@@ -238,7 +238,7 @@ def default_config(
     alignment: AlignmentName = "auto",
     seed: int = 0,
 ) -> VaradConfig:
-    """A preset's settings. `paper` follows the released code (d_state 64, dt_rank 24, lr 5e-4, batch 2)."""
+    """A preset's settings. `paper` has the released code's d_state 64, dt_rank 24, rate 5e-4 and batch 2."""
     if preset == "paper":
         return VaradConfig(
             preset="paper",

@@ -2,7 +2,8 @@
 models, and each token is predicted from those that came at least one lag before it. On good parts the
 prediction comes true.
 
-Cao, Yao, Luo, Shen, "VarAD", IEEE TII 21(4) 2025, doi 10.1109/TII.2024.3523574.
+Cao, Yao, Luo, Shen, "VarAD", IEEE TII 21(4) 2025, doi 10.1109/TII.2024.3523574. What is said of the released
+code comes from a description of it.
 
 Symbols
     B   batch             C   channels of a token       K   scan directions
@@ -403,7 +404,12 @@ VarAD = PaperVarAD | StationVarAD
 
 
 def create_model(config: VaradConfig, shapes: Sequence[GridShape]) -> VarAD:
-    """The model of a configuration for hierarchies of these shapes, with fresh weights from torch's seed."""
+    """The model of a configuration, with fresh weights from torch's seed.
+
+    Args:
+        config: preset, tokenizer and predictor.
+        shapes: (C_i, H_i, W_i) of each hierarchy, fine to coarse.
+    """
     if config.preset == "paper":
         return PaperVarAD(shapes, config.predictor)
     # The length of a rectified network's token says little; that of a linear token is its contrast.

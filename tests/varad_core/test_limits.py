@@ -63,7 +63,9 @@ def test_unusable_scores_are_refused(scores: list[float]) -> None:
         fit_limits(np.array(scores), 0.05, 0.95, 0.97)
 
 
-@pytest.mark.parametrize(("target", "held_out", "in_all"), [(0.1, 29, 72), (0.05, 59, 147), (0.02, 149, 372)])
+@pytest.mark.parametrize(
+    ("target", "held_out", "in_all"), [(0.1, 29, 72), (0.05, 59, 147), (0.02, 149, 372), (0.01, 299, 747)]
+)
 def test_a_target_that_the_parts_cannot_keep_is_refused_with_what_is_needed(
     target: float, held_out: int, in_all: int
 ) -> None:
