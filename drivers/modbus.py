@@ -10,6 +10,7 @@ What bites, and what is done about it:
 
 import contextlib
 import logging
+import socket
 import struct
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,7 @@ class ModbusConnection:
             error: raised for whatever goes wrong.
         """
         self._name = f"Modbus {host}:{port} unit {unit}"
+        self._host = host
         self._unit = unit
         self._timeout_ms = timeout_ms
         self._error = error
@@ -74,9 +76,7 @@ class ModbusConnection:
     def _answer(self, request: Callable[[], ModbusPDU], doing: str) -> ModbusPDU:
         try:
             if not self._client.connect():  # type: ignore[no-untyped-call]
-                raise self._error(
-                    f"{self._name}: no connection within {self._timeout_ms:g} ms; check address and cable"
-                )
+                raise self._error(f"{self._name}: {self._why_no_connection()}")
             answer = request()
         except (ModbusException, OSError, struct.error, ValueError, IndexError) as error:
             self.close()
@@ -90,6 +90,13 @@ class ModbusConnection:
                 f"{self._name}: {doing} refused (exception {answer.exception_code}); check the addresses"
             )
         return answer
+
+    def _why_no_connection(self) -> str:
+        try:
+            socket.getaddrinfo(self._host, None)
+        except OSError as error:
+            return f"no address for the name {self._host!r} ({error.strerror}); correct `host`"
+        return f"no connection within {self._timeout_ms:g} ms; check address and cable"
 
 
 class ModbusOutput:

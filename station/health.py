@@ -174,7 +174,6 @@ class LineHealth:
                     -alarm.raised_unix_ns,
                 ),
             )
-            minutes = sorted(self._minutes.items())
             return HealthSnapshot(
                 shift=self._shift,
                 shift_counts=dict(self._counts),
@@ -183,8 +182,18 @@ class LineHealth:
                 parts_per_s=self._parts_per_s(),
                 devices=tuple(self._devices.values()),
                 alarms=tuple(alarms),
-                trend=tuple((minute * 60.0, 100.0 * good / parts) for minute, (parts, good) in minutes),
+                trend=self._trend(),
             )
+
+    def _trend(self) -> tuple[tuple[float, float], ...]:
+        """The yield of every minute; the one under way is counted with the one before, or it would jump."""
+        points = []
+        under_way = time.time_ns() // 60_000_000_000
+        for minute in sorted(self._minutes):
+            together = [minute - 1, minute] if minute == under_way else [minute]
+            parts, good = np.sum([self._minutes.get(one, (0, 0)) for one in together], axis=0).tolist()
+            points.append((minute * 60.0, 100.0 * good / parts))
+        return tuple(points)
 
     def _parts_per_s(self) -> float:
         if len(self._decided_s) < 2 or time.perf_counter() - self._decided_s[-1] > 10:

@@ -30,7 +30,9 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     """Register the three commands."""
     run = subparsers.add_parser("run", help="run a line with its screen")
     add_config_argument(run)
-    run.add_argument("--headless", action="store_true", help="no screen")
+    screen = run.add_mutually_exclusive_group()
+    screen.add_argument("--headless", action="store_true", help="no screen")
+    screen.add_argument("--kiosk", action="store_true", help="full screen, without a frame")
     run.add_argument("--parts", type=positive_int, metavar="N", help="stop after N parts")
     run.add_argument("--json", action="store_true", help="print the run's figures as JSON on the last line")
     run.set_defaults(func=_run)
@@ -80,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.headless:
             wait(engine)
         else:
-            wait_with_screen(engine, arguments.config)
+            wait_with_screen(engine, arguments.config, kiosk=arguments.kiosk)
     return finish(engine, arguments.json, {})
 
 
@@ -161,11 +163,12 @@ def wait(engine: "Engine") -> None:
         pass
 
 
-def wait_with_screen(engine: "Engine", config_path: Path) -> None:
+def wait_with_screen(engine: "Engine", config_path: Path, *, kiosk: bool = False) -> None:
     """Until the line wants to be stopped or the screen's window is closed; a screen that crashes is opened
     again."""
     crashes_s: list[float] = []
-    screen = subprocess.Popen(screen_command(config_path))
+    command = screen_command(config_path, kiosk=kiosk)
+    screen = subprocess.Popen(command)
     try:
         while not engine.wait(0.2):
             status = screen.poll()
@@ -180,7 +183,7 @@ def wait_with_screen(engine: "Engine", config_path: Path) -> None:
                 print("station: the screen keeps failing; the line runs on without it", file=sys.stderr)
                 wait(engine)
                 return
-            screen = subprocess.Popen(screen_command(config_path))
+            screen = subprocess.Popen(command)
     finally:
         end_screen(screen)
 

@@ -38,7 +38,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _milliseconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number (got {text!r})") from error
     if not 0 <= value <= 600_000:
         raise argparse.ArgumentTypeError(f"must be 0 to 600000 (got {text})")
     return value

@@ -112,4 +112,12 @@ def test_counts_resume_from_the_record() -> None:
     health.decided(inspection(1, Verdict.PASS))
     snapshot = health.snapshot()
     assert snapshot.shift_counts == {"PASS": 11}
-    assert snapshot.trend[-1][1] in (80.0, 100.0)
+    assert snapshot.trend[-1][1] == 80.0
+
+
+def test_the_minute_under_way_makes_no_cliff() -> None:
+    health = LineHealth([ShiftConfig("A", "00:00")], 0, on_alarm=lambda alarm: None)
+    now_s = int(time.time())
+    health.resume({}, [(now_s - 120, 10, 5), (now_s - 60, 19, 19)])
+    health.decided(inspection(1, Verdict.REJECT))
+    assert [percent for _, percent in health.snapshot().trend] == [50.0, 100.0, 95.0]
