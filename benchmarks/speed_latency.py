@@ -38,8 +38,11 @@ def run_latency(args: argparse.Namespace, bundles: Bundles) -> list[dict[str, An
         for case in in_own_process(latencies, paths, args.images, args.rounds, device)
     ]
     print(f"From a picture of {args.latency_px} px in memory to its score, batch 1, ms")
-    figures = ("p50_ms", "p99_ms", "over_first", "score_off")
-    rows = [[f"{case['device']} {case['case']}", *(shown(case[name]) for name in figures)] for case in cases]
+    rows = []
+    for case in cases:
+        off = "-" if case["score_off"] is None else f"{case['score_off']:.1e}"
+        times = (shown(case[name]) for name in ("p50_ms", "p99_ms", "over_first"))
+        rows.append([f"{case['device']} {case['case']}", *times, off])
     print_table(["case", "p50", "p99", "ratio to the first", "score, farthest from the CPU's"], rows)
     return cases
 
