@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         says = VARIANTS[method].says if method in VARIANTS else "the preset"
         means = {key: np.array(mean_over_sets(runs, method, key), float) for key in KEYS}
         per_set = [shown(figures_of(runs, method, name, "image_auroc")) for name in sets]
-        change = shown((means["image_auroc"] - base["image_auroc"]).tolist(), "+")
+        change = "-"
+        if "station" in args.methods:
+            change = shown((means["image_auroc"] - base["image_auroc"]).tolist(), "+")
         rows.append([method, *(shown(means[key].tolist()) for key in KEYS), change, *per_set, says])
     print("\nImage AUROC, pixel AUROC and AUPRO: means over sets; the change is of image AUROC")
     print_table(["variant", *KEYS, "change", *sets, "what"], rows)
