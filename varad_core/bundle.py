@@ -93,7 +93,8 @@ def trusted_signers(folder: Path) -> dict[str, str]:
         BundleError: the folder is missing or a key in it is malformed.
     """
     if not folder.is_dir():
-        what = "is a file; name its folder" if folder.exists() else "no such folder"
+        wanted = "`trusted_keys` is the folder of the *.pub files that `station train` wrote"
+        what = "is a file; name its folder" if folder.exists() else f"no such folder; {wanted}"
         raise BundleError(f"trusted keys {folder}: {what}")
     signers = {}
     for path in sorted(folder.glob("*.pub")):

@@ -177,7 +177,7 @@ def test_unknown_signer(small: Path, keys: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"unknown key.*to trust it"):
         load_bundle(small, strangers)
     assert load_bundle(small, None).manifest["name"] == "x"
-    with pytest.raises(BundleError, match="no such folder"):
+    with pytest.raises(BundleError, match="no such folder; `trusted_keys` is"):
         load_bundle(small, tmp_path / "nowhere")
     (strangers / "bad.pub").write_text("not a key")
     with pytest.raises(BundleError, match=r"bad\.pub.*64 hexadecimal"):
