@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for name in args.only or usual:
             try:
                 results[name] = PARTS[name](args, bundles)
-            except VaradError as error:  # the others took their time and are kept
+            except (VaradError, RuntimeError) as error:  # the others took their time and are kept
                 results[name] = None
                 print(f"{name}: left out: {error}")
             print(flush=True)

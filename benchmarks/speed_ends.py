@@ -37,11 +37,7 @@ FIT_IMAGES = 20  # to fit VarAD on
 
 def run_peer(args: argparse.Namespace, bundles: Bundles) -> dict[str, Any] | None:
     """VarAD `station` beside PatchCore, in pairs: the same image in the same round."""
-    if (
-        bundles.tokenizer != "resnet18"
-        or bundles.weights is None
-        or importlib.util.find_spec("anomalib") is None
-    ):
+    if bundles.weights is None or importlib.util.find_spec("anomalib") is None:
         missing = (
             "anomalib: pip install '.[bench]'" if bundles.weights else "ResNet-18 and its weights: --weights"
         )

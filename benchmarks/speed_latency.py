@@ -1,8 +1,8 @@
 """From a picture in memory to its verdict at a high resolution, every way that the machine can go it.
 
-As in production, which on CUDA is one graph, and the same launched step by step, with each recurrence that
-runs there (on CUDA mamba-ssm's and ours), beside `paper` step by step in float32, the published method as it
-was. Scores are compared with those of float32 on the CPU.
+As in production, which on CUDA is one graph; there also the same launched step by step, each with every
+recurrence that runs (mamba-ssm's, ours). Beside them `paper`, on CUDA step by step in float32: the published
+method as it was. Scores are compared with those of float32 on the CPU.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import varad_core.model
 from benchmarks.reporting import print_table
@@ -23,7 +24,9 @@ from benchmarks.turns import pair_ratio, take_turns
 from varad_core.config import Preset
 from varad_core.inspector import Inspector
 from varad_core.selective_scan import Backend, selective_scan
-from varad_core.tokenizer import to_tensor
+from varad_core.types import one_line
+
+Way = Callable[[ImageRgb], float]  # a picture's score
 
 COMPARED = 3  # pictures whose scores are computed on the CPU as well, which takes seconds each
 
@@ -37,13 +40,13 @@ def run_latency(args: argparse.Namespace, bundles: Bundles) -> list[dict[str, An
         for device in args.device
         for case in in_own_process(latencies, paths, args.images, args.rounds, device)
     ]
-    print(f"From a picture of {args.latency_px} px in memory to its score, batch 1, ms")
+    print("From a picture in memory, as large as the model's input, to score and map, batch 1, ms")
     rows = []
     for case in cases:
         off = "-" if case["score_off"] is None else f"{case['score_off']:.1e}"
         times = (shown(case[name]) for name in ("p50_ms", "p99_ms", "over_first"))
-        rows.append([f"{case['device']} {case['case']}", *times, off])
-    print_table(["case", "p50", "p99", "ratio to the first", "score, farthest from the CPU's"], rows)
+        rows.append([f"{case['device']} {case['case']}", str(case["size_px"]), *times, off])
+    print_table(["case", "px", "p50", "p99", "ratio to the first", "score, farthest from the CPU's"], rows)
     return cases
 
 
@@ -54,11 +57,21 @@ def latencies(paths: Mapping[Preset, Path], images: int, rounds: int, device: st
     on_cpu = station(device="cpu")
     pictures = buttons(images, on_cpu.input_size_px)
     reference = [on_cpu.inspect(picture).score for picture in pictures[:COMPARED]]
-    ways: dict[str, Callable[[ImageRgb], float]] = {}
+    on_cuda = torch.device(device).type == "cuda"
+    ways: dict[str, Way] = {}
     for backend in backends(device):
-        ways[f"station, production, {backend}"] = by(backend, partial(production, station(device=device)))
-        ways[f"station, step by step, {backend}"] = by(backend, partial(step_by_step, station(device=device)))
-    ways["paper, step by step"] = partial(step_by_step, paper(device=device), full_precision=True)
+        own = {f"station, production, {backend}": by(backend, station(device=device))}
+        if on_cuda:
+            own[f"station, step by step, {backend}"] = by(backend, step_by_step(station(device=device)))
+        try:
+            for way in own.values():
+                way(pictures[0])
+        except RuntimeError as error:  # installed, but for another torch, or too little memory
+            print(f"latency: {backend} left out: {one_line(error)}")
+        else:
+            ways |= own
+    published = paper(device=device)
+    ways["paper"] = by("auto", step_by_step(published, full_precision=True) if on_cuda else published)
     times_ms: dict[str, list[float]] = {name: [] for name in ways}
     for picture in pictures:
         turns = {name: partial(way, picture) for name, way in ways.items()}
@@ -69,6 +82,8 @@ def latencies(paths: Mapping[Preset, Path], images: int, rounds: int, device: st
         {
             "device": device,
             "case": name,
+            "size_px": on_cpu.input_size_px,
+            "images": len(pictures),
             "p50_ms": float(np.percentile(times, 50)),
             "p99_ms": float(np.percentile(times, 99)),
             "over_first": pair_ratio(times, first),
@@ -79,39 +94,36 @@ def latencies(paths: Mapping[Preset, Path], images: int, rounds: int, device: st
 
 
 def backends(device: str) -> list[Backend]:
-    """The recurrences that run there, the one that `auto` takes first."""
+    """The recurrences that may run there, the one that `auto` takes first."""
     if torch.device(device).type != "cuda":
         return ["auto"]
     found: list[Backend] = ["mamba"] if find_spec("mamba_ssm") else []
-    return [*found, "triton"]
+    return [*found, "triton" if find_spec("triton") else "chunked"]
 
 
-def by(backend: Backend, way: Callable[[ImageRgb], float]) -> Callable[[ImageRgb], float]:
-    """The same with this recurrence; a graph keeps the one that it was captured with."""
+def by(backend: Backend, inspector: Inspector) -> Way:
+    """Inspect with this recurrence; a graph keeps the one that it was captured with."""
 
-    def called(image_rgb: ImageRgb) -> float:
+    def score(image_rgb: ImageRgb) -> float:
         with mock.patch.object(varad_core.model, "selective_scan", partial(selective_scan, backend=backend)):
-            return way(image_rgb)
+            return inspector.inspect(image_rgb).score
 
-    return called
-
-
-def production(inspector: Inspector, image_rgb: ImageRgb) -> float:
-    return inspector.inspect(image_rgb).score
+    return score
 
 
-def step_by_step(inspector: Inspector, image_rgb: ImageRgb, full_precision: bool = False) -> float:
-    """Each operation launched by itself; the map stays on the device."""
-    tiles_rgb = inspector.align(image_rgb).image_rgb[None]
-    if full_precision or inspector.device.type == "cpu":
-        hierarchies = inspector.tokenizer(to_tensor(tiles_rgb).to(inspector.device))
-    else:
-        hierarchies = inspector.tokenize_on_gpu(torch.from_numpy(tiles_rgb).to(inspector.device))
-    maps = inspector.scoring.maps(inspector.model.predict(inspector.model.prepare(hierarchies)))
-    return float(inspector.scoring.scores(maps)[0])
+def step_by_step(inspector: Inspector, *, full_precision: bool = False) -> Inspector:
+    """The same on CUDA without its graph: each operation is launched by itself."""
+
+    def maps(tiles_rgb: ImageRgb) -> Tensor:
+        images = torch.from_numpy(tiles_rgb).to(inspector.device)
+        if not full_precision:
+            return inspector._forward(images)
+        hierarchies = inspector.tokenizer(images.permute(0, 3, 1, 2).float() / 255)
+        return inspector.scoring.maps(inspector.model.predict(inspector.model.prepare(hierarchies)))
+
+    inspector._graph = maps  # type: ignore[assignment]
+    return inspector
 
 
-def farthest(
-    way: Callable[[ImageRgb], float], pictures: Sequence[ImageRgb], reference: Sequence[float]
-) -> float:
+def farthest(way: Way, pictures: Sequence[ImageRgb], reference: Sequence[float]) -> float:
     return max(abs(way(picture) - score) for picture, score in zip(pictures, reference, strict=False))

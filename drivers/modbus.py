@@ -95,7 +95,8 @@ class ModbusConnection:
         try:
             socket.getaddrinfo(self._host, None)
         except OSError as error:
-            return f"no address for the name {self._host!r} ({error.strerror}); correct `host`"
+            what = "correct `host`, or give the PLC's address where names are not served"
+            return f"no address for the name {self._host!r} ({error.strerror}); {what}"
         return f"no connection within {self._timeout_ms:g} ms; check address and cable"
 
 

@@ -190,9 +190,9 @@ class LineHealth:
         points = []
         under_way = time.time_ns() // 60_000_000_000
         for minute in sorted(self._minutes):
-            together = [minute - 1, minute] if minute == under_way else [minute]
-            parts, good = np.sum([self._minutes.get(one, (0, 0)) for one in together], axis=0).tolist()
-            points.append((minute * 60.0, 100.0 * good / parts))
+            parts, good = self._minutes[minute]
+            earlier, passed = self._minutes.get(minute - 1, (0, 0)) if minute == under_way else (0, 0)
+            points.append((minute * 60.0, 100.0 * (good + passed) / (parts + earlier)))
         return tuple(points)
 
     def _parts_per_s(self) -> float:

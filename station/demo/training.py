@@ -89,7 +89,6 @@ def train_demo(
         progress("render", index + 1, parts, math.nan)
         images.append(demo_part(config.training.seed, index).image_rgb)
     inspector = train(images, config, name=NAME, progress=progress)
-    inspector.warm_up()
     figures = judge(inspector, TEST_SEED, TEST_GOOD, TEST_PER_DEFECT)
     model_id = inspector.save(out, signing_key, figures)
     (out.parent / "demo.pub").write_text(public_hex(signing_key) + "\n")

@@ -1,9 +1,11 @@
 import argparse
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,17 +132,37 @@ def test_without_anomalib_the_peer_is_left_out(
 
 
 @pytest.mark.parametrize("tokenizer", ["embedded", "dinov2_vits14"])
-def test_every_way_to_a_verdict_gives_the_same_score(tmp_path: Path, here: None, tokenizer: str) -> None:
+def test_every_way_to_a_verdict_is_timed(tmp_path: Path, here: None, tokenizer: str) -> None:
     found = _run(tmp_path, "--only", "latency", "--latency-px", 70, "--tokenizer", tokenizer)["latency"]
-    assert [case["case"] for case in found] == [
-        "station, production, auto",
-        "station, step by step, auto",
-        "paper, step by step",
-    ]
+    assert [case["case"] for case in found] == ["station, production, auto", "paper"]
     for case in found:
+        assert case["size_px"] == (70 if tokenizer == "dinov2_vits14" else 64)
         assert 0 < case["p50_ms"] <= case["p99_ms"]
     assert found[0]["over_first"] == 1.0
-    assert max(case["score_off"] for case in found[:2]) < 1e-5
+
+
+def test_step_by_step_does_what_production_does(bundles: Bundles) -> None:
+    inspector = Inspector.load(bundles.path("station", 64), trusted_keys=None, device="cpu")
+    tiles_rgb = np.stack([inspector.align(one).image_rgb for one in buttons(2, 96)])
+    launched = speed_latency.step_by_step(inspector, full_precision=True)._graph
+    assert launched is not None
+    expected = inspector._tile_maps(tiles_rgb, defaultdict(float))
+    torch.testing.assert_close(launched(tiles_rgb), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_way_goes_by_its_recurrence(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def recorded(*args: Any, backend: str, **options: Any) -> torch.Tensor:
+        asked.append(backend)
+        return selective_scan(*args, **options)
+
+    monkeypatch.setattr(speed_latency, "selective_scan", recorded)
+    inspector = Inspector.load(bundles.path("station", 64), trusted_keys=None, device="cpu")
+    speed_latency.by("chunked", inspector)(buttons(1, 96)[0])
+    assert set(asked) == {"chunked"}
+    assert speed_latency.backends("cpu") == ["auto"]
+    assert speed_latency.backends("cuda")[-1] == "triton"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -115,9 +115,11 @@ def test_counts_resume_from_the_record() -> None:
     assert snapshot.trend[-1][1] == 80.0
 
 
-def test_the_minute_under_way_makes_no_cliff() -> None:
+def test_the_minute_under_way_makes_no_cliff(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: stopped_ns)
     health = LineHealth([ShiftConfig("A", "00:00")], 0, on_alarm=lambda alarm: None)
-    now_s = int(time.time())
+    now_s = stopped_ns // 10**9
     health.resume({}, [(now_s - 120, 10, 5), (now_s - 60, 19, 19)])
     health.decided(inspection(1, Verdict.REJECT))
     assert [percent for _, percent in health.snapshot().trend] == [50.0, 100.0, 95.0]

@@ -39,12 +39,19 @@ def test_a_port_that_is_taken_is_told_in_one_line(
     assert said[-1].startswith("station: ")
 
 
-@pytest.mark.parametrize("arguments", [["--interval-ms", "-1"], ["--port", "no"], ["--travel-ms", "soon"]])
-def test_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--interval-ms", "-1"], "must be 0 to 600000 (got -1)"),
+        (["--port", "no"], "invalid int value: 'no'"),
+        (["--travel-ms", "soon"], "must be a number (got 'soon')"),
+    ],
+)
+def test_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["plc-sim", *arguments])
     assert caught.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    assert f"argument {arguments[0]}: {message}" in capsys.readouterr().err
 
 
 def test_the_doctor_says_what_the_plc_lacks(tmp_path: Path, plc: PlcSimulator) -> None:
