@@ -211,6 +211,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         f"alignment {inspector.alignment.name}, framing {framing}, recheck above {limits.recheck:.3f}, "
         f"reject above {limits.reject:.3f}"
     )
+    if inspector.alignment.name == "none" and not config.training.variants:
+        print("parts are not aligned: where they may turn or move, train with --variants 2")
     if framing == "tiles":
         layers = inspector.framing.layers(inspector.align(images[0]))
         squares = sum(len(grid.corners) for _, grid in layers)

@@ -203,6 +203,7 @@ def test_long_parts_are_inspected_in_tiles_unless_asked_otherwise(
     printed = capsys.readouterr().out
     assert f"framing {framing}" in printed
     assert ("squares a picture" in printed) == (framing == "tiles")
+    assert "parts are not aligned: where they may turn or move, train with --variants 2" in printed
     _run(*arguments, "--replace", "--framing", "square")
     assert Inspector.load(out, trusted_keys=keys, device="cpu").config.framing == "square"
 
