@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from varad_core.types import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from varad_core.config import TokenizerName, VaradConfig
+    from varad_core.inspector import Inspector
 
 DEFAULT_KEYS = Path("keys")
 PRESET_STEPS_HELP = "optimiser steps (default: the preset's)"
@@ -162,8 +166,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     from station.sections import LONGEST_RECIPE
     from varad_core.bundle import ensure_signing_key, require_writable
     from varad_core.data import good_parts
-    from varad_core.ignoring import PaintedOver, load_mask, widened
-    from varad_core.limits import next_bound, require_parts
+    from varad_core.ignoring import load_mask
+    from varad_core.limits import require_parts
     from varad_core.train import train
 
     config = _config(arguments)
@@ -199,11 +203,24 @@ def run_train(arguments: argparse.Namespace) -> int:
             ignored=ignored,
         )
     model_id = inspector.save(out, key)
-    limits, facts = inspector.limits, inspector.provenance
-    print(f"{out}: model {model_id}, {facts['good_parts']} good parts, {facts['fit_s']:.0f} s")
+    print(f"{out}: model {model_id}")
+    _tell(inspector, images[0], arguments.ignore)
+    print(
+        f"to run it, in the line's configuration: model.bundle: {out}, model.trusted_keys: {arguments.keys}"
+    )
+    return 0
+
+
+def _tell(inspector: "Inspector", first_rgb: "NDArray[np.uint8]", mask: Path | None) -> None:
+    """What training made of the parts, of which `first_rgb` is one, and what would make it better."""
+    from varad_core.ignoring import PaintedOver, widened
+    from varad_core.limits import next_bound
+
+    limits, facts, training = inspector.limits, inspector.provenance, inspector.config.training
+    print(f"{facts['good_parts']} good parts, {facts['fit_s']:.0f} s")
     if isinstance(inspector.alignment, PaintedOver):
         share = widened(inspector.alignment.ignored, inspector.framing.beside_px).mean()
-        print(f"{share:.0%} of what the model looks at does not count ({arguments.ignore})")
+        print(f"{share:.0%} of what the model looks at does not count ({mask})")
         if not inspector.alignment.turns:
             print("the region does not turn with the part: nothing on these parts tells how they are turned")
     framing = inspector.config.framing
@@ -211,24 +228,20 @@ def run_train(arguments: argparse.Namespace) -> int:
         f"alignment {inspector.alignment.name}, framing {framing}, recheck above {limits.recheck:.3f}, "
         f"reject above {limits.reject:.3f}"
     )
-    if inspector.alignment.name == "none" and not config.training.variants:
+    if inspector.alignment.name == "none" and not training.variants:
         print("parts are not aligned: where they may turn or move, train with --variants 2")
     if framing == "tiles":
-        layers = inspector.framing.layers(inspector.align(images[0]))
+        layers = inspector.framing.layers(inspector.align(first_rgb))
         squares = sum(len(grid.corners) for _, grid in layers)
         print(f"{squares} squares a picture, each inspected; --framing square makes it one, and sees less")
     print(
         f"at most {limits.false_reject_bound:.1%} of good parts above the reject limit "
         f"({limits.confidence:.0%} confidence, {facts['held_out_parts']} held-out parts)"
     )
-    if (more := next_bound(int(facts["good_parts"]), config.training)) is not None:
+    if (more := next_bound(int(facts["good_parts"]), training)) is not None:
         print(f"{more[1]} more good parts would support {more[0]:.0%}")
-    recheck_share = 1 - config.training.recheck_quantile
+    recheck_share = 1 - training.recheck_quantile
     print(f"about {recheck_share:.0%} of good parts above the recheck limit; only PASS goes to the good lane")
-    print(
-        f"to run it, in the line's configuration: model.bundle: {out}, model.trusted_keys: {arguments.keys}"
-    )
-    return 0
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
