@@ -211,7 +211,8 @@ def measure_run(
     dataset = open_dataset(root)
     images = ImageFiles(dataset.draw_train(limit_train, seed))
     if framing == "auto":
-        framing = fit_framing(framing, fit_alignment("auto", images[:ALIGNMENT_SAMPLE]), images)
+        seen = [images[index] for index in range(min(len(images), ALIGNMENT_SAMPLE))]
+        framing = fit_framing(framing, fit_alignment("auto", seen), seen)
     create_tokenizer(BACKBONE, image_size_px, weights)
     fresh = create_method(method, image_size_px, weights, seed, framing)
     ignored = None
